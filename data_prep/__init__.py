@@ -1,0 +1,1 @@
+"""Images in, a zarr store out. No torch here, and nothing above is imported."""

@@ -1,0 +1,1 @@
+"""Readers: a folder of files -> studies. One file per archive's layout."""
