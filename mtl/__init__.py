@@ -1,0 +1,1 @@
+"""The paper: data, network, losses, training, evaluation. No cluster and no tracker here."""

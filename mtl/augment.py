@@ -1,0 +1,54 @@
+"""Random rotation and translation of a whole batch: one affine grid for images and masks together.
+
+The draws depend on (seed, epoch, slice, copy) and on nothing else, so that a resumed training sees the same
+images as an uninterrupted one. Paper, section 2.1: two transformations per image, translation by at most
+half the image size; the range of the rotation is not stated.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def draws(seed: int, epoch: int, slices: int, copies: int, rotation_deg: float, shift: float) -> np.ndarray:
+    """Angle (rad) and shift along x and y (image sizes): (slices, 1 + copies, 3). Copy 0 is the image itself."""
+    uniform = np.random.default_rng([seed, epoch]).uniform(-1, 1, (slices, copies, 3))
+    moved = uniform * [math.radians(rotation_deg), shift, shift]
+    return np.concatenate([np.zeros((slices, 1, 3)), moved], axis=1)
+
+
+def apply(
+    image_B1YX: torch.Tensor, mask_B1YX: torch.Tensor, draws_B3: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate about the centre, then shift, image (bilinear) and mask (nearest) alike; zero comes in.
+
+    image: float; mask: float class labels; draws: angle in rad, shift in image sizes. Non-square images are
+    rotated in pixels, so that a ring stays a ring.
+    """
+    angle, dx, dy = draws_B3.unbind(1)
+    cos, sin = angle.cos(), angle.sin()
+    aspect = image_B1YX.shape[2] / image_B1YX.shape[3]
+    # grid_sample asks where each output pixel comes from: shift back, then rotate back. Its unit is half an
+    # image size along each axis.
+    tx, ty = -2 * dx, -2 * dy
+    theta_B23 = torch.stack(
+        [
+            torch.stack([cos, sin * aspect, cos * tx + sin * aspect * ty], dim=1),
+            torch.stack([-sin / aspect, cos, -sin / aspect * tx + cos * ty], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta_B23, list(image_B1YX.shape), align_corners=False)
+    return (
+        F.grid_sample(image_B1YX, grid, mode="bilinear", align_corners=False),
+        F.grid_sample(mask_B1YX, grid, mode="nearest", align_corners=False),
+    )
+
+
+def normalise(image_B1YX: torch.Tensor) -> torch.Tensor:
+    """Each slice to mean 0 and standard deviation 1 (the paper does not say how it normalises)."""
+    mean = image_B1YX.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = image_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (image_B1YX - mean) / deviation.clamp_min(1e-6)

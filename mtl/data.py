@@ -1,0 +1,119 @@
+"""Slices in memory, folds by subject, normalisation.
+
+Legend of shapes: N slice, A area (one per class), B batch, C channel, T phase, Z level, Y row, X column.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import store
+
+SET_NAMES = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Every labelled slice of a store, decoded once; N runs over patient, then phase, then level."""
+
+    image_NYX: np.ndarray
+    """int16 grey levels"""
+    mask_NYX: np.ndarray
+    """uint8, 1 is myocardium"""
+    patient_N: np.ndarray
+    phase_N: np.ndarray
+    level_N: np.ndarray
+    patients: tuple[str, ...]
+    subjects: tuple[str, ...]
+    strata: tuple[str, ...]
+    ed_es: tuple[tuple[int | None, int | None], ...]
+    """ED and ES per patient, as indices of T"""
+    pixel_mm2: float
+
+    @property
+    def area_mm2_N(self) -> np.ndarray:
+        """Myocardium area of every slice, mm2."""
+        return np.asarray((self.mask_NYX > 0).sum(axis=(1, 2)) * self.pixel_mm2, np.float32)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices into Slices (axis N). `validation` is empty where the test fold selects, as in the paper."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    @property
+    def selection(self) -> np.ndarray:
+        """The slices by which the best epoch is chosen."""
+        return self.validation if len(self.validation) else self.test
+
+
+@lru_cache(maxsize=1)
+def load(path: Path, digest: str) -> Slices:
+    """All labelled slices of the store at `path`; ValueError if its digest is not `digest` any more."""
+    opened = store.open(path)
+    if opened.digest != digest:
+        raise ValueError(f"store {path}: its data are not those the run was made for; use another runs= folder")
+    if len(opened.classes) != 2:
+        raise ValueError(f"store {path}: {len(opened.classes) - 1} structures, this version trains on one")
+    images, masks, places = [], [], []
+    for n, patient in enumerate(opened.patients):
+        labelled_TZ = patient.array("labelled_TZ")
+        images.append(patient.array("image_TZYX")[labelled_TZ])
+        masks.append(patient.array("mask_TZYX")[labelled_TZ])
+        phase, level = np.nonzero(labelled_TZ)
+        places.append(np.stack([np.full_like(phase, n), phase, level]))
+    patient_N, phase_N, level_N = np.concatenate(places, axis=1)
+    return Slices(
+        image_NYX=np.concatenate(images), mask_NYX=np.concatenate(masks),
+        patient_N=patient_N, phase_N=phase_N, level_N=level_N,
+        patients=tuple(p.key for p in opened.patients),
+        subjects=tuple(p.subject for p in opened.patients),
+        strata=tuple(p.stratum for p in opened.patients),
+        ed_es=tuple((p.ed_phase, p.es_phase) for p in opened.patients),
+        pixel_mm2=opened.spacing_mm[0] * opened.spacing_mm[1],
+    )
+
+
+def fold_of_subjects(subjects: Sequence[str], strata: Sequence[str], folds: int, seed: int) -> dict[str, int]:
+    """Subject -> fold, balanced within each stratum. ValueError when there are fewer subjects than folds."""
+    stratum_of = dict(zip(subjects, strata, strict=True))
+    if len(stratum_of) < folds:
+        raise ValueError(
+            f"{len(stratum_of)} patients for {folds} folds; wanted at least one per fold: set train.folds="
+            f"{max(len(stratum_of), 2)} or less, or use a larger store"
+        )
+    shuffled = np.random.default_rng(seed).permutation(np.array(sorted(stratum_of), dtype=object))
+    by_stratum = sorted(shuffled, key=lambda subject: stratum_of[subject])  # stable: keeps the shuffle
+    return {subject: n % folds for n, subject in enumerate(by_stratum)}
+
+
+def folds_of(slices: Slices, folds: int, seed: int, selection: str) -> list[Fold]:
+    """Fold k tests on its own subjects; with `validation` it selects on those of fold k + 1.
+
+    So every subject validates once and tests once (60 % train, of five folds); with `test`, the paper's
+    protocol, 80 % train and the best epoch is chosen on the test fold itself, which is optimistic.
+    """
+    of_subject = fold_of_subjects(slices.subjects, slices.strata, folds, seed)
+    fold_N = np.array([of_subject[subject] for subject in slices.subjects])[slices.patient_N]
+    made = []
+    for k in range(folds):
+        test, validation = fold_N == k, (fold_N == (k + 1) % folds) & (selection == "validation")
+        made.append(Fold(*(np.flatnonzero(which) for which in (~test & ~validation, validation, test))))
+    return made
+
+
+def check_labels(opened: store.Store, folds: int, seed: int) -> None:
+    """ValueError unless the store can be trained on with this many folds (each with labelled slices)."""
+    if len(opened.classes) != 2:
+        raise ValueError(f"store {opened.path}: {len(opened.classes) - 1} structures, this version trains on one")
+    labelled = [p for p in opened.patients if p.array("labelled_TZ").any() and p.array("mask_TZYX").any()]
+    if len(labelled) < len(opened.patients):
+        missing = sorted({p.key for p in opened.patients} - {p.key for p in labelled})
+        raise ValueError(f"store {opened.path}: {missing[0]} has no labelled myocardium; convert without it")
+    fold_of_subjects([p.subject for p in labelled], [p.stratum for p in labelled], folds, seed)

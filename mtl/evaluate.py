@@ -1,0 +1,121 @@
+"""Slices -> predictions -> stacked volumes -> largest component -> volumes.csv, slices.csv."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtl import augment, metrics
+from mtl.data import SET_NAMES, Fold, Slices
+from mtl.network import UNet
+from mtl.runfolder import RunFolder, write_csv
+
+VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", "dice")
+SLICE_COLUMNS = (
+    "patient", "phase", "level", "region", "set", "area_true_mm2", "area_reg_mm2", "area_seg_mm2",
+)
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of the slices `index_N`."""
+
+    index_N: np.ndarray
+    mask_NYX: np.ndarray
+    """bool; the largest component of each volume only"""
+    area_mm2_N: np.ndarray
+    """from the regression path, float32"""
+
+
+@torch.inference_mode()
+def predict(network: UNet, slices: Slices, index_N: np.ndarray, device: torch.device) -> Prediction:
+    """Run the network over slices in evaluation mode; keep each volume's largest component."""
+    network.eval()
+    masks, areas = [], []
+    for begin in range(0, len(index_N), BATCH):
+        image = torch.from_numpy(slices.image_NYX[index_N[begin : begin + BATCH], None])
+        logits_B1YX, area_B1 = network(augment.normalise(image.to(device).float()))
+        masks.append((logits_B1YX[:, 0] > 0).cpu().numpy())
+        areas.append(area_B1[:, 0].float().cpu().numpy())
+    mask_NYX = np.concatenate(masks)
+    for _, _, where in volumes(slices, index_N):
+        mask_NYX[where] = metrics.largest_component(mask_NYX[where])
+    return Prediction(index_N, mask_NYX, np.concatenate(areas))
+
+
+def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Patient, phase and the positions in `index_N` of each volume's labelled slices, base to apex."""
+    keys = np.stack([slices.patient_N[index_N], slices.phase_N[index_N]], axis=1)
+    for patient, phase in np.unique(keys, axis=0):
+        where = np.flatnonzero((keys == (patient, phase)).all(axis=1))
+        yield int(patient), int(phase), where[np.argsort(slices.level_N[index_N[where]])]
+
+
+def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
+    """A row per volume that carries ground truth."""
+    rows = []
+    for patient, phase, where in volumes(slices, predicted.index_N):
+        truth_ZYX = slices.mask_NYX[predicted.index_N[where]] > 0
+        if truth_ZYX.any():
+            ed, es = slices.ed_es[patient]
+            rows.append({
+                "patient": slices.patients[patient], "phase": phase, "set": set_name,
+                "is_ed": int(phase == ed), "is_es": int(phase == es),
+                "dice": metrics.dice(truth_ZYX, predicted.mask_NYX[where]),
+            })
+    return rows
+
+
+def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
+    """A row per labelled slice with its area from the masks, the regression path and the segmentation."""
+    rows = []
+    true_mm2 = (slices.mask_NYX[predicted.index_N] > 0).sum(axis=(1, 2)) * slices.pixel_mm2
+    seg_mm2 = predicted.mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2
+    for patient, phase, where in volumes(slices, predicted.index_N):
+        for n, region in zip(where, regions(true_mm2[where] > 0), strict=True):
+            rows.append({
+                "patient": slices.patients[patient], "phase": phase,
+                "level": int(slices.level_N[predicted.index_N[n]]), "region": region, "set": set_name,
+                "area_true_mm2": float(true_mm2[n]), "area_reg_mm2": float(predicted.area_mm2_N[n]),
+                "area_seg_mm2": float(seg_mm2[n]),
+            })
+    return rows
+
+
+def regions(has_truth_Z: np.ndarray) -> list[str]:
+    """`basal`, `mid` or `apical` per level from base to apex; `none` where the level carries no myocardium.
+
+    Of the slices with ground truth two at each end are basal and apical, the rest mid (paper, section 3);
+    with fewer than four, one or none at each end.
+    """
+    names = np.full(len(has_truth_Z), "none", dtype="<U6")
+    carrying = np.flatnonzero(has_truth_Z)
+    end = min(2, len(carrying) // 2)
+    names[carrying] = "mid"
+    names[carrying[:end]] = "basal"
+    names[carrying[len(carrying) - end :]] = "apical"
+    return [str(name) for name in names]
+
+
+def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
+    """Mean Dice over volumes; mean absolute difference of the regressed area over slices, mm2."""
+    rows = volume_rows(slices, predicted, "")
+    true_mm2 = (slices.mask_NYX[predicted.index_N] > 0).sum(axis=(1, 2)) * slices.pixel_mm2
+    dice = float(np.mean([row["dice"] for row in rows])) if rows else float("nan")
+    return dice, float(np.abs(predicted.area_mm2_N - true_mm2).mean())
+
+
+def write(network: UNet, slices: Slices, fold: Fold, folder: RunFolder, device: torch.device) -> None:
+    """volumes.csv and slices.csv of the validation set (where there is one) and the test set."""
+    volume_lines, slice_lines = [], []
+    for set_name in SET_NAMES:
+        index_N = getattr(fold, set_name)
+        if len(index_N):
+            predicted = predict(network, slices, index_N, device)
+            volume_lines += volume_rows(slices, predicted, set_name)
+            slice_lines += slice_rows(slices, predicted, set_name)
+    write_csv(folder.path / "volumes.csv", volume_lines, VOLUME_COLUMNS)
+    write_csv(folder.path / "slices.csv", slice_lines, SLICE_COLUMNS)

@@ -1,0 +1,123 @@
+"""The U-Net whose regression path leaves at `branch` (paper, section 2.3 and Fig. 1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mtl.config import BRANCHES
+
+LEVELS = 4
+
+
+def _convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Two 3 x 3 convolutions, each with BatchNorm and ReLU."""
+    layers: list[nn.Module] = []
+    for before in (channels_in, channels_out):
+        layers += [
+            nn.Conv2d(before, channels_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNet(nn.Module):
+    """Segmentation and areas from one image.
+
+    Four down-samplings, two convolutions a level, skip connections by concatenation. The decoder's levels
+    are `up1` (coarsest) to `up4` (full size); drawn for branch="up4", the paper's place, at 192 x 192:
+
+        image 192 --> [conv conv] ---------------------------skip----+
+                          | max-pool 2                               |
+                         ...  down to 12 (bottleneck), up again  ... |
+                                                       up-sample --> concatenate
+                                                                      /        \\
+                                           segmentation: [conv conv]            regression: [conv conv]
+                                                              |                          |
+                                                       1 x 1 conv                max-pool to a quarter: 48
+                                                              |                          |
+                                                   logits_BKYX 192              fully connected: area_BA
+
+    At up1 to up3 the paths part in the same way after that level's concatenation; at `bottleneck` the
+    regression path starts from the bottleneck's features. It always has two convolutions of its own.
+
+    branch: where the regression path leaves. width: channels of the first level. classes: structures to
+    segment; K = 1 (sigmoid) for one, classes + 1 (softmax) else. areas: numbers A to regress. size: rows
+    and columns of the images it is built for; the regression path is pooled to the grid that a quarter of
+    its level's size gives, so that any input size divisible by 16 works.
+
+    forward(image_BCYX) -> (logits_BKYX, area_BA), areas in mm2: the fully connected layer's output times
+    `area_scale_mm2` plus `area_offset_mm2` (buffers, 1 and 0 unless set_area_scale was called).
+    """
+
+    area_offset_mm2: torch.Tensor
+    area_scale_mm2: torch.Tensor
+
+    def __init__(
+        self, branch: str = "up4", width: int = 16, in_channels: int = 1, classes: int = 1, areas: int = 1,
+        size: int = 192,
+    ) -> None:
+        super().__init__()
+        if branch not in BRANCHES:
+            raise ValueError(f"branch is {branch!r}, wanted one of: {', '.join(BRANCHES)}")
+        if size % 2**LEVELS or size < 2**LEVELS:
+            raise ValueError(f"size is {size}, wanted a multiple of {2**LEVELS}")
+        channels = [width * 2**level for level in range(LEVELS + 1)]
+        self.branch = BRANCHES.index(branch)  # 0: bottleneck, k: up<k>
+        self.down = nn.ModuleList(
+            _convolutions(before, after) for before, after in zip([in_channels, *channels], channels, strict=False)
+        )
+        decoder = channels[-2::-1]
+        self.up = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in decoder)
+        self.merge = nn.ModuleList(_convolutions(2 * c, c) for c in decoder)
+        self.segmentation = nn.Conv2d(width, 1 if classes == 1 else classes + 1, 1)
+        leaves = channels[-1] if self.branch == 0 else 2 * decoder[self.branch - 1]
+        channels_area = channels[-1] if self.branch == 0 else decoder[self.branch - 1]
+        self.area_convolutions = _convolutions(leaves, channels_area)
+        self.area_grid = max(1, (size >> (LEVELS - self.branch)) // 4)
+        self.area = nn.Linear(channels_area * self.area_grid**2, areas)
+        self.register_buffer("area_offset_mm2", torch.zeros(areas))
+        self.register_buffer("area_scale_mm2", torch.ones(areas))
+        self.apply(_kaiming_uniform)
+
+    def set_area_scale(self, mean_mm2: float, deviation_mm2: float) -> None:
+        """Let the network predict areas in standard deviations about a mean.
+
+        With raw mm2 and both s at 0 the area's loss is a thousand times the other, RMSprop moves s by 0.001
+        a step, and the segmentation hardly learns meanwhile.
+        """
+        self.area_offset_mm2.fill_(mean_mm2)
+        self.area_scale_mm2.fill_(deviation_mm2)
+
+    def forward(self, image_BCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        skips, x = [], image_BCYX
+        for level, convolutions in enumerate(self.down):
+            x = convolutions(F.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        leaving = x
+        for level, (up, merge) in enumerate(zip(self.up, self.merge, strict=True), start=1):
+            x = torch.cat([up(x), skips[-1 - level]], dim=1)
+            if level == self.branch:
+                leaving = x
+            x = merge(x)
+        return self.segmentation(x), self._area(leaving)
+
+    def _area(self, leaving_BCYX: torch.Tensor) -> torch.Tensor:
+        features = _max_pool_to(self.area_convolutions(leaving_BCYX), self.area_grid)
+        return self.area(features.flatten(1)) * self.area_scale_mm2 + self.area_offset_mm2
+
+
+def _max_pool_to(x_BCYX: torch.Tensor, grid: int) -> torch.Tensor:
+    """Max-pool to grid x grid; plain where it divides (faster, and deterministic on every device)."""
+    rows, columns = x_BCYX.shape[2:]
+    if rows % grid == 0 and columns % grid == 0:
+        return F.max_pool2d(x_BCYX, (rows // grid, columns // grid))
+    return F.adaptive_max_pool2d(x_BCYX, grid)
+
+
+def _kaiming_uniform(module: nn.Module) -> None:
+    """The paper's initialiser [16]; biases start at 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

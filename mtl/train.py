@@ -1,0 +1,221 @@
+"""Train one fold: the same function under every launcher.
+
+It knows no launcher and no tracker. What it has done is in the run folder after every epoch; killed at any
+moment and called again it goes on from there, to the same numbers.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtl import augment, evaluate, weighting
+from mtl.config import Config
+from mtl.data import Fold, Slices, folds_of
+from mtl.loss import area_loss, segmentation_loss
+from mtl.network import UNet
+from mtl.runfolder import RunFolder, atomic, best_epoch
+
+Observer = Callable[[dict[str, Any]], None]
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number any more."""
+
+
+def resolve_device(asked: str) -> torch.device:
+    """`auto` takes what there is; a device that is asked for and not usable is an error, never the CPU."""
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return torch.device(next(name for name, there in usable.items() if there))
+    if not usable[asked]:
+        there = ", ".join(name for name, is_there in usable.items() if is_there)
+        raise ValueError(f"train.device is {asked!r}, which is not usable here; usable: {there}, auto")
+    return torch.device(asked)
+
+
+def fold_config(config: Config, fold: int) -> dict[str, Any]:
+    """What config.yaml holds."""
+    return {**asdict(config), "fold": fold}
+
+
+class Trainer:
+    """Network, weighting and optimiser of one fold, and one step of theirs."""
+
+    def __init__(self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device) -> None:
+        self.config, self.slices, self.fold, self.device = config, slices, fold, device
+        train_mm2 = slices.area_mm2_N[fold.train]
+        scaled = config.model.area_scale == "fold"
+        scale_mm2 = max(float(train_mm2.std()), slices.pixel_mm2) if scaled else 1.0
+        torch.manual_seed(int(np.random.SeedSequence([config.train.seed, number]).generate_state(1)[0]))
+        self.network = UNet(config.model.branch, config.model.width, size=slices.image_NYX.shape[1])
+        if scaled:
+            self.network.set_area_scale(float(train_mm2.mean()), scale_mm2)
+        self.network.to(device, memory_format=torch.channels_last)
+        self.weighting = weighting.make(config.weighting, scale_mm2).to(device)
+        self.optimiser = torch.optim.RMSprop(
+            [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
+        )
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's (slice, copy) pairs in random order, cut into batches: each image and copy once."""
+        settings = self.config.train
+        copies = 1 + settings.augment_copies
+        pairs = np.stack(np.divmod(np.arange(len(self.fold.train) * copies), copies), axis=1)
+        pairs[:, 0] = self.fold.train[pairs[:, 0]]
+        order = np.random.default_rng([settings.seed, epoch, 1]).permutation(len(pairs))
+        return np.array_split(pairs[order], math.ceil(len(pairs) / settings.batch_size))
+
+    def draws(self, epoch: int) -> np.ndarray:
+        """Rotation and shift of every slice's copies in this epoch: (N, 1 + copies, 3)."""
+        settings = self.config.train
+        return augment.draws(
+            settings.seed, epoch, len(self.slices.image_NYX), settings.augment_copies, settings.rotation_deg,
+            settings.shift,
+        )
+
+    def inputs(self, pairs: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """image_B1YX, mask_B1YX and area_B1 (mm2, of the transformed mask) of a batch, on the device."""
+        image = torch.from_numpy(self.slices.image_NYX[pairs[:, 0], None]).to(self.device).float()
+        mask = torch.from_numpy(self.slices.mask_NYX[pairs[:, 0], None]).to(self.device).float()
+        moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]].astype(np.float32)).to(self.device)
+        image, mask = augment.apply(augment.normalise(image), mask, moved)
+        return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
+
+    def step(self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor) -> tuple[float, float, float]:
+        """One descent. Returns the joint loss, L_seg and L_area (mm2)."""
+        logits, area = self.network(image)
+        seg, reg = segmentation_loss(logits, mask), area_loss(area, area_mm2)
+        total = self.weighting.total(seg, reg)
+        if not torch.isfinite(total):
+            raise Diverged(f"loss {total.item()}: L_seg {seg.item()}, L_area {reg.item()} mm2")
+        self.optimiser.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return total.item(), seg.item(), reg.item()
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """Train one epoch, score the selection set; the epoch's record."""
+        begin = time.perf_counter()
+        lr = self.config.optim.lr * self.config.optim.decay ** (epoch - 1)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.network.train()
+        draws, sums, count = self.draws(epoch), np.zeros(3), 0
+        for number, pairs in enumerate(self.batches(epoch), start=1):
+            try:
+                losses = self.step(*self.inputs(pairs, draws))
+            except Diverged as error:
+                raise Diverged(f"epoch {epoch}, batch {number}: {error}, {self.weighting.state()}") from None
+            sums += np.multiply(losses, len(pairs))
+            count += len(pairs)
+        trained_s = time.perf_counter() - begin
+        predicted = evaluate.predict(self.network, self.slices, self.fold.selection, self.device)
+        dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
+        loss, loss_seg, loss_area = (sums / count).tolist()
+        return {
+            "epoch": epoch, "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "loss_train": loss, "loss_seg_train": loss_seg, "loss_area_train": loss_area,
+            "dice_val": dice_val, "area_mad_mm2": area_mad_mm2, **self.weighting.state(), "lr": lr,
+            "seconds": time.perf_counter() - begin, "slices_per_s": count / trained_s,
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(), "weighting": self.weighting.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.weighting.load_state_dict(state["weighting"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+def train(
+    config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None
+) -> None:
+    """Train fold `number` to its end, from last.pt where there is one; then evaluate the best epoch.
+
+    The caller holds the folder's lock. observer: is told each epoch's record once it is on the disk.
+    """
+    device = resolve_device(config.train.device)
+    fold = folds_of(slices, config.train.folds, config.protocol.fold_seed, config.protocol.selection)[number]
+    folder.prepare(fold_config(config, number))
+    trainer = Trainer(config, slices, fold, number, device)
+    records = _resume(trainer, folder, config, number)
+    for epoch in range(len(records) + 1, config.train.epochs + 1):
+        records.append(trainer.epoch(epoch))
+        # In this order a kill between any two lines repeats this epoch, to the same numbers: last.pt, which
+        # says that the epoch is done, comes last.
+        if best_epoch(records)["epoch"] == epoch:
+            _save({"network": trainer.network.state_dict(), "epoch": epoch, **_identity(config, number)}, folder.best)
+        folder.write_epochs(records)
+        _save({**trainer.state(), "records": records, **_identity(config, number)}, folder.last)
+        if observer:
+            observer(records[-1])
+    best = load_checkpoint(folder.best, config, number)
+    trainer.network.load_state_dict(best["network"])
+    evaluate.write(trainer.network, slices, fold, folder, device)
+    record = best_epoch(records)
+    folder.finish(
+        "DONE", "all epochs trained", best_epoch=record["epoch"], dice_val=record["dice_val"],
+        area_mad_mm2=record["area_mad_mm2"],
+    )
+
+
+def _resume(trainer: Trainer, folder: RunFolder, config: Config, number: int) -> list[dict[str, Any]]:
+    if not folder.last.exists():
+        return []
+    state = load_checkpoint(folder.last, config, number)
+    trainer.load(state)
+    folder.write_epochs(state["records"])
+    return list(state["records"])
+
+
+def _identity(config: Config, number: int) -> dict[str, Any]:
+    return {"config": config.digest, "data_digest": config.data_digest, "fold": number}
+
+
+def _save(state: dict[str, Any], path: Any) -> None:
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Any, config: Config, number: int) -> dict[str, Any]:
+    """A checkpoint of this fold; ValueError when it is damaged or another's."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"checkpoint {path}: damaged ({error}); remove the fold's folder to train it again") from error
+    if {key: state.get(key) for key in _identity(config, number)} != _identity(config, number):
+        raise ValueError(f"checkpoint {path}: of another configuration, data or fold; remove the fold's folder")
+    return state
+
+
+def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]:
+    """Seconds per slice of a training step and of a prediction, from a few of each after a warm-up."""
+    fold = folds_of(slices, config.train.folds, config.protocol.fold_seed, config.protocol.selection)[0]
+    device = resolve_device(config.train.device)
+    trainer = Trainer(config, slices, fold, 0, device)
+    draws, batches = trainer.draws(1), trainer.batches(1)
+    trained = [_seconds(lambda p=pairs: trainer.step(*trainer.inputs(p, draws)), device) / len(pairs)
+               for pairs in (batches * (steps + 2))[: steps + 2]]  # fmt: skip
+    some = fold.selection[: evaluate.BATCH]
+    predicted = [
+        _seconds(lambda: evaluate.predict(trainer.network, slices, some, device), device) / len(some) for _ in range(2)
+    ]
+    return float(np.median(trained[2:])), min(predicted)
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin

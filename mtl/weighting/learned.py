@@ -1,0 +1,31 @@
+"""The paper's weights: both uncertainties are parameters of the network, learned with it (eq. 5)."""
+
+import math
+
+import torch
+from torch import nn
+
+from mtl.loss import joint_loss
+
+
+class Learned(nn.Module):
+    """s_seg = log sigma_seg^2 starts at 0; s_reg = log sigma_reg (sigma in mm2) at one predicted unit.
+
+    So both weights start at 1 in the units in which the network predicts: with areas in standard deviations
+    s_reg starts at the logarithm of that deviation, with raw mm2 at 0. The paper does not say where it starts.
+    """
+
+    def __init__(self, s_reg: float) -> None:
+        super().__init__()
+        self.s_seg = nn.Parameter(torch.zeros(()))
+        self.s_reg = nn.Parameter(torch.tensor(s_reg, dtype=torch.float32))
+
+    def total(self, seg_loss: torch.Tensor, area_loss: torch.Tensor) -> torch.Tensor:
+        return joint_loss(seg_loss, area_loss, self.s_seg, self.s_reg)
+
+    def state(self) -> dict[str, float | None]:
+        s_seg, s_reg = self.s_seg.item(), self.s_reg.item()
+        return {
+            "log_sigma2_seg": s_seg, "log_sigma_reg": s_reg,
+            "weight_seg": math.exp(-s_seg), "weight_reg": math.exp(-s_reg),
+        }
