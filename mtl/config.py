@@ -141,6 +141,11 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def fold_dict(config: Mapping[str, Any], fold: int) -> dict[str, Any]:
+    """What a fold's config.yaml holds."""
+    return {**config, "fold": fold}
+
+
 def from_dict(kind: type[Section], values: Mapping[str, Any]) -> Section:
     """A (nested) dataclass from plain values; ValueError names an unknown key or a wrong type."""
     assert dataclasses.is_dataclass(kind)

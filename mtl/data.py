@@ -59,11 +59,10 @@ def load(path: Path, digest: str) -> Slices:
     opened = store.open(path)
     if opened.digest != digest:
         raise ValueError(f"store {path}: its data are not those the run was made for; use another runs= folder")
-    if len(opened.classes) != 2:
-        raise ValueError(f"store {path}: {len(opened.classes) - 1} structures, this version trains on one")
+    labelled = [(p, p.array("labelled_TZ")) for p in opened.patients]
+    patients = [(p, labelled_TZ) for p, labelled_TZ in labelled if labelled_TZ.any()]
     images, masks, places = [], [], []
-    for n, patient in enumerate(opened.patients):
-        labelled_TZ = patient.array("labelled_TZ")
+    for n, (patient, labelled_TZ) in enumerate(patients):
         images.append(patient.array("image_TZYX")[labelled_TZ])
         masks.append(patient.array("mask_TZYX")[labelled_TZ])
         phase, level = np.nonzero(labelled_TZ)
@@ -72,10 +71,10 @@ def load(path: Path, digest: str) -> Slices:
     return Slices(
         image_NYX=np.concatenate(images), mask_NYX=np.concatenate(masks),
         patient_N=patient_N, phase_N=phase_N, level_N=level_N,
-        patients=tuple(p.key for p in opened.patients),
-        subjects=tuple(p.subject for p in opened.patients),
-        strata=tuple(p.stratum for p in opened.patients),
-        ed_es=tuple((p.ed_phase, p.es_phase) for p in opened.patients),
+        patients=tuple(p.key for p, _ in patients),
+        subjects=tuple(p.subject for p, _ in patients),
+        strata=tuple(p.stratum for p, _ in patients),
+        ed_es=tuple((p.ed_phase, p.es_phase) for p, _ in patients),
         pixel_mm2=opened.spacing_mm[0] * opened.spacing_mm[1],
     )
 
@@ -108,12 +107,9 @@ def folds_of(slices: Slices, folds: int, seed: int, selection: str) -> list[Fold
     return made
 
 
-def check_labels(opened: store.Store, folds: int, seed: int) -> None:
-    """ValueError unless the store can be trained on with this many folds (each with labelled slices)."""
+def check(opened: store.Store, folds: int, seed: int) -> None:
+    """ValueError unless the store can be trained on with this many folds. Patients without labels do not count."""
     if len(opened.classes) != 2:
         raise ValueError(f"store {opened.path}: {len(opened.classes) - 1} structures, this version trains on one")
-    labelled = [p for p in opened.patients if p.array("labelled_TZ").any() and p.array("mask_TZYX").any()]
-    if len(labelled) < len(opened.patients):
-        missing = sorted({p.key for p in opened.patients} - {p.key for p in labelled})
-        raise ValueError(f"store {opened.path}: {missing[0]} has no labelled myocardium; convert without it")
+    labelled = [p for p in opened.patients if p.array("labelled_TZ").any()]
     fold_of_subjects([p.subject for p in labelled], [p.stratum for p in labelled], folds, seed)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mtl import augment, evaluate, weighting
-from mtl.config import Config
+from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.loss import area_loss, segmentation_loss
 from mtl.network import UNet
@@ -37,11 +37,6 @@ def resolve_device(asked: str) -> torch.device:
         there = ", ".join(name for name, is_there in usable.items() if is_there)
         raise ValueError(f"train.device is {asked!r}, which is not usable here; usable: {there}, auto")
     return torch.device(asked)
-
-
-def fold_config(config: Config, fold: int) -> dict[str, Any]:
-    """What config.yaml holds."""
-    return {**asdict(config), "fold": fold}
 
 
 class Trainer:
@@ -146,7 +141,7 @@ def train(
     """
     device = resolve_device(config.train.device)
     fold = folds_of(slices, config.train.folds, config.protocol.fold_seed, config.protocol.selection)[number]
-    folder.prepare(fold_config(config, number))
+    folder.prepare(fold_dict(asdict(config), number))
     trainer = Trainer(config, slices, fold, number, device)
     records = _resume(trainer, folder, config, number)
     for epoch in range(len(records) + 1, config.train.epochs + 1):

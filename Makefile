@@ -1,0 +1,31 @@
+# Two commands do all the set-up: make sweep, make test. VENV= uses another environment.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.branchpoint
+ARGS ?=
+
+.PHONY: help setup sweep test lint bench
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+setup: $(READY) ## install everything into VENV (default .venv), and nothing else
+
+$(READY): pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+sweep: setup ## the main job on this machine; make sweep ARGS="train.epochs=2" hands overrides on
+	$(RUN) cluster/launch.py sweep=branch_location $(ARGS)
+
+test: setup ## all tests (no Slurm, database server or browser)
+	$(RUN) -m pytest $(ARGS)
+
+lint: setup ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: setup ## measure the claims of speed: ratios, each in one run
+	$(RUN) -m tests.benchmarks $(ARGS)

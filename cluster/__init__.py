@@ -1,0 +1,1 @@
+"""The machines: configuration, where folds run, the mirror in MLflow, the command line."""

@@ -1,0 +1,94 @@
+"""Run the folds of one configuration side by side; their mean per epoch."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster import executors, worker
+from mtl.runfolder import RunFolder
+
+POLL_S = 0.2
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of a sweep with its folder."""
+
+    name: str
+    point: dict[str, Any]
+    config: dict[str, Any]
+    folder: Path
+
+    @property
+    def branch(self) -> str:
+        return str(self.config["model"]["branch"])
+
+    @property
+    def epochs(self) -> int:
+        return int(self.config["train"]["epochs"])
+
+    @property
+    def runs(self) -> list[RunFolder]:
+        return [RunFolder(self.folder / f"fold_{k}") for k in range(self.config["train"]["folds"])]
+
+    def done(self) -> bool:
+        return all(run.outcome() == "DONE" for run in self.runs)
+
+
+def evaluate(configuration: Configuration, store: Path, report: Report) -> None:
+    """Train every unfinished fold and report the mean over folds as each epoch is complete in all of them.
+
+    Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running.
+    """
+    device = configuration.config["train"]["device"]
+    pending = {
+        executors.submit(worker.run_fold, _job(configuration, store, k), device=device): run
+        for k, run in enumerate(configuration.runs)
+        if run.outcome() != "DONE"
+    }
+    told = 0
+    while True:
+        for ended in executors.wait(list(pending), POLL_S) if pending else []:
+            _note_death(ended, pending.pop(ended))
+        told = _report_means(configuration.runs, told, report)
+        if not pending:
+            break
+    report({"epoch": told, "done": True})
+
+
+def _job(configuration: Configuration, store: Path, number: int) -> worker.FoldJob:
+    folder = configuration.runs[number].path
+    return worker.FoldJob(configuration.config, str(store), str(folder), number)
+
+
+def _note_death(ended: Any, run: RunFolder) -> None:
+    """A fold whose process died could not say so itself."""
+    try:
+        executors.outcome(ended)
+    except Exception as error:
+        if run.outcome() is None:
+            run.finish("FAILED", str(error))
+
+
+def _report_means(runs: Sequence[RunFolder], told: int, report: Report) -> int:
+    """Report the epochs after `told` that every fold has; the last one reported."""
+    for records in list(zip(*(run.epochs() for run in runs), strict=False))[told:]:
+        report(mean_over_folds(records))
+        told += 1
+    return told
+
+
+def mean_over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`<name>_mean` and `<name>_sd` (n - 1) over the folds' records of one epoch, and the epoch."""
+    made: dict[str, Any] = {"epoch": records[0]["epoch"]}
+    for name, value in records[0].items():
+        values = [record[name] for record in records]
+        if name != "epoch" and all(isinstance(v, int | float) for v in values) and value is not None:
+            made[f"{name}_mean"] = statistics.fmean(values)
+            if len(values) > 1:
+                made[f"{name}_sd"] = statistics.stdev(values)
+    return made

@@ -1,0 +1,268 @@
+"""The entry: one command asks a sweep's question and prints its answer.
+
+    python cluster/launch.py sweep=branch_location [profile=demo] [data.store=STORE] [model.branch=up2] ...
+
+Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    del sys.path[0]  # `python cluster/launch.py` puts cluster/ first, where its files would hide libraries
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cluster import demo, executors, folds, plan, settings, tracking_uris
+from cluster.display import Display
+from cluster.folds import Configuration
+from cluster.settings import Settings
+from data_prep import store as cine
+from mtl import data
+from mtl.config import fold_dict
+from mtl.runfolder import Locked, locked, make_private
+from sweeps import search, verdict
+
+if TYPE_CHECKING:
+    from cluster.tracking import Mirror
+
+HELP = """Branchpoint: five-fold sweeps of a multi-task U-Net (segmentation and area, Dangi et al. 2018).
+
+  python cluster/launch.py sweep=NAME [key=value ...]
+
+The same command again goes on where it stopped, tries failed folds again, and prints the table.
+
+$APP_CONFIG_GROUPS
+== Settings (key=default: meaning) ==
+{settings}
+
+profile=demo (the default without data.store=) trains briefly on made-up patients; profile=paper (the default
+with one) is the paper's protocol. --cfg job prints the composed config and runs nothing.
+Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
+"""
+
+ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
+WATCH_S = 1.0
+MIRROR_EVERY = 3
+"""The mirror is written at every third look."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    sweep: str
+    profile: str
+    why: str
+    given: frozenset[str]
+    """keys that were given"""
+    settings: Settings
+
+
+def main() -> int:
+    """Compose the settings, then run; every user's mistake is one line on stderr and exit status 2."""
+    os.environ |= executors.ENVIRONMENT
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise: the one line is ours
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        request = compose(sys.argv[1:])
+        return run(request) if request else 0
+    except (HydraException, OmegaConfBaseException) as error:
+        return _complain(settings.first_line(error))
+    except (ValueError, OSError, Locked) as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        print("\nlaunch: interrupted; the same command goes on from the last epoch", file=sys.stderr)
+        return 130
+
+
+def _complain(what: str) -> int:
+    print(f"launch: {what}", file=sys.stderr)
+    return 2
+
+
+def compose(argv: Sequence[str]) -> Request | None:
+    """What the command line asks for; None where Hydra printed something and that was all."""
+    settings.register(HELP.format(settings=settings.help_lines()))
+    if any(word in argv for word in ("-m", "--multirun")):
+        raise ValueError("-m is not used here: one command runs the whole sweep; its values stand in its file")
+    given: dict[str, Any] = {}
+    if not ONLY_PRINTS & set(argv):
+        given = settings.check_overrides([w for w in argv if not w.startswith("-") and ("=" in w or w[0] in "+~")])
+    has_store = given.get("data.store") is not None
+    profile = str(given.get("profile") or ("paper" if has_store else "demo"))
+    why = "given" if "profile" in given else "data.store is given" if has_store else "no data.store given"
+    composed: list[DictConfig] = []
+
+    @hydra.main(config_path=None, config_name="launch", version_base="1.3")
+    def collect(config: DictConfig) -> None:
+        composed.append(config)
+
+    sys.argv[1:] = [*argv, *([] if "profile" in given else [f"profile={profile}"])]
+    collect()
+    if not composed:
+        return None
+    frozen = settings.freeze(composed[0])
+    return Request(str(given["sweep"]), profile, why, frozenset(given), frozen)
+
+
+def run(request: Request) -> int:
+    """Check everything, train what is missing, print the answer."""
+    wanted = request.settings
+    made_up = wanted.data.store is None
+    print(f"profile {request.profile} ({request.why}){': made-up patients' if made_up else ''}", flush=True)
+    uri = wanted.tracking.uri
+    if uri:
+        tracking_uris.check(uri)
+    points = search.grid(_space(request))
+    for point in points:
+        settings.config_at(wanted, point, "")  # a wrong value is found before any data are made
+    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
+    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
+    runs = make_private(Path(wanted.runs).expanduser())
+    sweep_folder = make_private(runs / request.sweep)
+    configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
+    with locked(sweep_folder):
+        _check_folders(configurations)
+        watcher = Watcher(request.sweep, configurations, runs, uri or tracking_uris.default(runs), wanted)
+        if not all(c.done() for c in configurations):
+            _train(wanted, configurations, opened, watcher)
+        return _answer(request, configurations, opened, watcher)
+
+
+def _space(request: Request) -> dict[str, list[Any]]:
+    """The sweep's space; a field given on the command line is held at that value."""
+    space = dict(request.settings.sweep.space)
+    for key in request.given & set(space):
+        section, _, name = key.partition(".")
+        space[key] = [getattr(getattr(request.settings, section), name)]
+    return space
+
+
+def _configuration(wanted: Settings, point: dict[str, Any], digest: str, sweep_folder: Path) -> Configuration:
+    config = settings.config_at(wanted, point, digest)
+    name = settings.configuration_name(point, config)
+    return Configuration(name, point, asdict(config), sweep_folder / name)
+
+
+def _check_folders(configurations: Sequence[Configuration]) -> None:
+    for c in configurations:
+        for number, fold in enumerate(c.runs):
+            fold.check(fold_dict(c.config, number))
+
+
+def _train(
+    wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher"
+) -> None:
+    """Probe, ask, search: the configurations that are not done yet."""
+    left = [c for c in configurations if not c.done()]
+    plan.check_login_node(wanted.yes)
+    device = wanted.train.device
+    by_point = {repr(c.point): c for c in left}
+    with executors.local_ray(wanted.site.slots) as scratch:
+        executors.check_device(device)
+        estimate = plan.estimate(left, opened, wanted.protocol)
+        print(estimate, flush=True)
+        plan.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
+        # Enough configurations at a time that a free slot always finds a fold waiting.
+        concurrent = min(len(left), -(-estimate.slots // wanted.train.folds) + 1)
+
+        def evaluate(point: search.Point, report: search.Report) -> None:
+            folds.evaluate(by_point[repr(point)], opened.path, report)
+
+        with watcher.watching():
+            search.search([c.point for c in left], evaluate, concurrent, scratch)
+
+
+def _answer(
+    request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher"
+) -> int:
+    """results.csv, the table, the sentence, where to look; the exit status."""
+    results = [verdict.result(c.folder, c.branch, len(c.runs)) for c in configurations]
+    sweep_folder = configurations[0].folder.parent
+    verdict.write(sweep_folder / "results.csv", results)
+    answer = verdict.sentence(results, _setting(request, opened))
+    print(f"\n{verdict.table(results, request.settings.protocol.selection)}\n\n{answer}\n")
+    for c in configurations:
+        for fold in c.runs:
+            if fold.outcome() != "DONE":
+                print(f"not done: {fold.path}: {fold.reason() or 'somebody else is writing it, or it was stopped'}")
+    print(f"sweep folder:  {sweep_folder}", flush=True)
+    watcher.finish(sweep_folder / "results.csv", answer)
+    print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
+    return 0 if all(result.status == "done" for result in results) else 1
+
+
+def _setting(request: Request, opened: cine.Store) -> str:
+    """For what the answer holds: the beginning of its sentence."""
+    brief = ", trained briefly" if request.profile == "demo" else ""
+    if opened.source == "phantom":
+        return f"On made-up patients{brief}:"
+    return f"On {len(opened.patients)} patients ({opened.source}), {request.settings.train.epochs} epochs{brief}:"
+
+
+class Watcher:
+    """Shows the progress and keeps the mirror up to date while the search runs, from the driver alone."""
+
+    def __init__(
+        self, sweep: str, configurations: Sequence[Configuration], runs: Path, uri: str, wanted: Settings
+    ) -> None:
+        self.uri = uri
+        self._sweep, self._runs, self._question = sweep, runs, wanted.sweep.question
+        self._configurations = configurations
+        self._mirror: Mirror | None = None
+        self._warned = False
+        self._stop = threading.Event()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(timeout=30)
+
+    def _watch(self) -> None:
+        display = Display(self._configurations)
+        looks = 0
+        while not self._stop.wait(WATCH_S):
+            display.update()
+            if looks % MIRROR_EVERY == 0:
+                self._try(lambda mirror: mirror.sync(self._configurations))
+            looks += 1
+        display.update()
+        display.stop()
+
+    def finish(self, table: Path, answer: str) -> None:
+        self._try(lambda mirror: mirror.finish(self._configurations, table, answer))
+
+    def _try(self, work: Callable[["Mirror"], None]) -> None:
+        """The mirror is a convenience: what goes wrong with it is said once and stops nothing."""
+        try:
+            if self._mirror is None:
+                from cluster.tracking import Mirror
+
+                self._mirror = Mirror(self.uri, self._sweep, self._question, self._runs)
+            work(self._mirror)
+        except Exception as error:
+            self._mirror = None
+            if not self._warned:
+                self._warned = True
+                lines = str(error).splitlines() or [repr(error)]
+                print(f"launch: MLflow at {self.uri} is not reached ({lines[0]}); training goes on", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""From the command line to settings: the schema, the named choices, and errors in one line.
+
+Defaults < profile < command line. The experiment's own sections are mtl/config.py's.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, from_dict, meanings
+
+ROOT = Path(__file__).resolve().parent.parent
+GROUPS = {
+    "sweep": ROOT / "sweeps",
+    "site": ROOT / "cluster" / "sites",
+    "profile": ROOT / "cluster" / "profiles",
+}
+SECTIONS = {"model": Model, "train": Train, "optim": Optim, "weighting": Weighting, "protocol": Protocol}
+
+
+@dataclass(frozen=True)
+class Data:
+    store: str | None = None
+    """the zarr store to train on; without one, made-up patients are used (and made)"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    patients: int = 10
+    """made-up patients"""
+    slices: int = 4
+    """of a volume, base to apex"""
+    phases: int = 4
+    """of a heart beat"""
+    seed: int = 0
+    """of the made-up patients"""
+    spacing_mm: float = 3.125
+    """pixel size of their store, mm"""
+    size: int = 96
+    """rows and columns of their store"""
+    folder: str = "data"
+    """where they are kept"""
+
+    def __post_init__(self) -> None:
+        between("demo.patients", self.patients, 1, 10_000)
+        between("demo.slices", self.slices, 1, 100)
+        between("demo.phases", self.phases, 1, 100)
+        between("demo.seed", self.seed, 0, 2**31 - 1)
+        between("demo.spacing_mm", self.spacing_mm, 0.5, 10, "mm")
+        between("demo.size", self.size, 16, 1024)
+        if self.size % 16:
+            raise ValueError(f"demo.size is {self.size}, wanted a multiple of 16 (four down-samplings)")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    uri: str | None = None
+    """MLflow's store or server; default: sqlite beside the runs"""
+
+
+@dataclass(frozen=True)
+class Site:
+    slots: int | None = None
+    """folds at a time; default: one per GPU, or one per core"""
+
+    def __post_init__(self) -> None:
+        if self.slots is not None:
+            between("site.slots", self.slots, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    question: str = ""
+    """what the sweep asks"""
+    space: dict[str, list[Any]] = field(default_factory=dict)
+    """searched fields and their values"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a launch needs."""
+
+    data: Data = field(default_factory=Data)
+    demo: Demo = field(default_factory=Demo)
+    model: Model = field(default_factory=Model)
+    train: Train = field(default_factory=Train)
+    optim: Optim = field(default_factory=Optim)
+    weighting: Weighting = field(default_factory=Weighting)
+    protocol: Protocol = field(default_factory=Protocol)
+    sweep: Sweep = field(default_factory=Sweep)
+    site: Site = field(default_factory=Site)
+    tracking: Tracking = field(default_factory=Tracking)
+    runs: str = "runs"
+    """the folder of run folders"""
+    confirm_above_hours: float = 2.0
+    """a sweep that will take longer asks first"""
+    yes: bool = False
+    """the answer to that question"""
+
+    def __post_init__(self) -> None:
+        between("confirm_above_hours", self.confirm_above_hours, 0)
+
+
+def choices(group: str) -> list[str]:
+    """The names that a group offers."""
+    return sorted(path.stem for path in GROUPS[group].glob("*.yaml"))
+
+
+def check_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Key -> value of what was given on the command line; ValueError for an unknown key or choice."""
+    given: dict[str, Any] = {}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise ValueError(f"{text!r} is not of the form key=value ({first_line(error)})") from None
+        if override.is_sweep_override():
+            raise ValueError(f"{text!r} gives several values; a sweep's values stand in its file in sweeps/")
+        key = override.key_or_group
+        if override.is_delete() or override.is_add():
+            raise ValueError(f"{text!r}: settings can be given, not added or deleted; write it without + and ~")
+        if key in GROUPS:
+            if override.value() not in choices(key):
+                raise ValueError(f"unknown {key} {override.value()!r}, wanted one of: {', '.join(choices(key))}")
+        elif key.split(".")[0] != "hydra":
+            _check_key(key)
+        given[key] = override.value()
+    if "sweep" not in given:
+        raise ValueError(f"no sweep given; give sweep= with one of: {', '.join(choices('sweep'))}")
+    return given
+
+
+def _check_key(key: str) -> None:
+    kind: Any = Settings
+    for depth, part in enumerate(key.split(".")):
+        names = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        if part not in names:
+            section = ".".join(key.split(".")[:depth])
+            wanted = [f"{section}.{name}" if section else name for name in names] or [section]
+            if not section:
+                wanted += [name for name in GROUPS if name not in wanted]
+            raise ValueError(f"unknown key {key!r}, wanted one of: {', '.join(wanted)}")
+        kind = next(f.type for f in dataclasses.fields(kind) if f.name == part)
+
+
+def register(help_text: str) -> None:
+    """Put the schema and the named choices where Hydra finds them."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=_unlocked(OmegaConf.structured(Settings)))
+    hydra = {
+        "run": {"dir": "."}, "output_subdir": None,  # no outputs/ folder: the run folder holds what is kept
+        "job": {"chdir": False}, "help": {"app_name": "launch.py", "template": help_text},
+    }
+    defaults = [
+        "schema", "_self_", {"sweep": "???"}, {"site": "local"}, {"profile": "paper"},
+        {"override hydra/job_logging": "disabled"}, {"override hydra/hydra_logging": "disabled"},
+    ]
+    store.store(name="launch", node={"defaults": defaults, "hydra": hydra})
+    for group, folder in GROUPS.items():
+        for path in folder.glob("*.yaml"):
+            node = yaml.safe_load(path.read_text())
+            store.store(name=path.stem, group=group, node=node, package="_global_" if group == "profile" else group)
+
+
+def _unlocked(node: Any) -> Any:
+    """A frozen dataclass's node refuses overrides (omegaconf #1102): it is unlocked here, frozen again after."""
+    if isinstance(node, DictConfig):
+        node._set_flag("readonly", None)
+        for key in node:
+            _unlocked(node._get_node(key))
+    return node
+
+
+def freeze(composed: DictConfig) -> Settings:
+    """Hydra's composed config as frozen, checked settings."""
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    sections: dict[str, Any] = {**SECTIONS, "data": Data, "demo": Demo, "sweep": Sweep, "site": Site, "tracking": Tracking}
+    made = {name: kind(**values.pop(name)) for name, kind in sections.items()}
+    return Settings(**made, **{str(key): value for key, value in values.items()})
+
+
+def config_at(settings: Settings, point: dict[str, Any], data_digest: str) -> Config:
+    """The experiment's config with a point's values in place; ValueError names a field that is none."""
+    sections = {name: dataclasses.asdict(getattr(settings, name)) for name in SECTIONS}
+    for key, value in point.items():
+        section, _, name = key.partition(".")
+        if name not in sections.get(section, {}):
+            known = [f"{s}.{n}" for s, values in sections.items() for n in values]
+            raise ValueError(f"the sweep's space names {key!r}, wanted one of: {', '.join(known)}")
+        sections[section][name] = value
+    return from_dict(Config, {"data_digest": data_digest, **sections})
+
+
+def configuration_name(point: dict[str, Any], config: Config) -> str:
+    """`<field>-<value>[_...]-<8 hex>`, as in `branch-up4-3fa9c210`."""
+    parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in point.items()]
+    return "_".join(parts).replace("/", "-") + f"-{config.digest}"
+
+
+def help_lines() -> str:
+    """Every setting with its default and its meaning."""
+    lines = []
+    sections = [(f.name, f.type) for f in dataclasses.fields(Settings)]
+    for name, kind in sections:
+        if name in ("sweep", "data") or not dataclasses.is_dataclass(kind):
+            continue
+        lines += _help_of(f"{name}.", kind)
+    return "\n".join([*_help_of("data.", Data), *lines, *_help_of("", Settings)])
+
+
+def _help_of(prefix: str, kind: Any) -> list[str]:
+    told = meanings(kind)
+    fields = [f for f in dataclasses.fields(kind) if f.name in told]
+    return [f"  {f'{prefix}{f.name}={_shown(f.default)}':<34} {told[f.name]}" for f in fields]
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def first_line(error: BaseException) -> str:
+    """The innermost cause's message, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    details = [line for line in lines[1:] if line.startswith("full_key:")]
+    return " ".join([lines[0], *(f"({line.removeprefix('full_key:').strip()})" for line in details)]) if lines else repr(error)

@@ -1,0 +1,123 @@
+"""Mirror run folders into MLflow, one way: sweep > configuration > fold.
+
+The run folders are the truth. The mirror can be deleted and made again; when the tracking server is down,
+slow or absent, training does not notice. Each (run, metric, step) is written once: a run's last `epoch`
+metric says how far it has come, and an epoch's metrics go in one batch.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Metric, Param
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from cluster.folds import Configuration, mean_over_folds
+
+PATH_TAG = "branchpoint.path"
+"""Where a run's folder lies below runs/: by this the mirror knows it again."""
+STATUS = {"DONE": "FINISHED", "STOPPED": "FINISHED", "FAILED": "FAILED"}
+
+
+class Mirror:
+    """The runs of one sweep folder in one MLflow experiment of the same name."""
+
+    def __init__(self, uri: str, sweep: str, question: str, runs: Path) -> None:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(sweep)
+        local = uri.startswith("sqlite")
+        artifacts = (runs.resolve() / "mlartifacts").as_uri() if local else None
+        self._experiment = found.experiment_id if found else self._client.create_experiment(sweep, artifacts)
+        self._ids: dict[str, str] = {}
+        self._epochs: dict[str, int] = {}
+        self._statuses: dict[str, str] = {}
+        self._find_runs()
+        self._sweep = self._run(sweep, sweep, None, {"question": question})
+
+    def _find_runs(self) -> None:
+        token: str | None = ""
+        while token is not None:
+            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token or None)
+            for run in page:
+                if path := run.data.tags.get(PATH_TAG):
+                    self._ids[path] = run.info.run_id
+                    self._epochs[path] = int(run.data.metrics.get("epoch", 0))
+                    self._statuses[path] = run.info.status
+            token = page.token or None
+
+    def _run(self, path: str, name: str, parent: str | None, params: Mapping[str, Any]) -> str:
+        """The id of the run that mirrors `path`; made if it is not there."""
+        if path not in self._ids:
+            tags = {PATH_TAG: path, **({MLFLOW_PARENT_RUN_ID: parent} if parent else {})}
+            run = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            entries = [Param(key, str(value)) for key, value in params.items()]
+            self._client.log_batch(run.info.run_id, params=entries)
+            self._ids[path], self._epochs[path], self._statuses[path] = run.info.run_id, 0, "RUNNING"
+        return self._ids[path]
+
+    def sync(self, configurations: Sequence[Configuration]) -> None:
+        """Write what is new in the run folders."""
+        for c in configurations:
+            path = f"{c.folder.parent.name}/{c.name}"
+            params = {**flat(c.config), **{f"searched.{key}": value for key, value in c.point.items()}}
+            parent = self._run(path, c.name, self._sweep, params)
+            for number, run in enumerate(c.runs):
+                if (run.path / "config.yaml").exists():
+                    fold = f"{path}/{run.path.name}"
+                    self._run(fold, run.path.name, parent, {**flat(c.config), "fold": number})
+                    self._log(fold, run.epochs())
+                    self._set_status(fold, STATUS.get(run.outcome() or "", "RUNNING"))
+            self._log(path, [_mean(records) for records in zip(*(run.epochs() for run in c.runs), strict=True)]
+                      if all(run.epochs() for run in c.runs) else [])  # fmt: skip
+            outcomes = [run.outcome() for run in c.runs]
+            ended = all(outcomes)
+            self._set_status(path, "RUNNING" if not ended else "FAILED" if "FAILED" in outcomes else "FINISHED")
+
+    def _log(self, path: str, records: Sequence[Mapping[str, Any]]) -> None:
+        for record in records[self._epochs[path] :]:
+            step, time_ms = record["epoch"], _milliseconds(record["time_utc"])
+            numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+            metrics = [Metric(key, float(value), time_ms, step) for key, value in numbers.items()]
+            self._client.log_batch(self._ids[path], metrics=metrics)
+            self._epochs[path] = step
+
+    def _set_status(self, path: str, status: str) -> None:
+        if self._statuses[path] == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(self._ids[path], status=status)
+        else:
+            self._client.set_terminated(self._ids[path], status=status)
+        self._statuses[path] = status
+
+    def finish(self, configurations: Sequence[Configuration], table: Path, answer: str) -> None:
+        """The last look: everything new, the table as the sweep's artifact, the answer as its description."""
+        self.sync(configurations)
+        for path, status in list(self._statuses.items()):
+            if status == "RUNNING" and path != configurations[0].folder.parent.name:
+                self._set_status(path, "KILLED")
+        self._client.log_artifact(self._sweep, str(table))
+        self._client.set_tag(self._sweep, "mlflow.note.content", answer)
+        whole = all(c.done() for c in configurations)
+        self._set_status(configurations[0].folder.parent.name, "FINISHED" if whole else "FAILED")
+
+
+def _mean(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {**mean_over_folds(records), "time_utc": max(record["time_utc"] for record in records)}
+
+
+def _milliseconds(time_utc: str) -> int:
+    return int(datetime.fromisoformat(time_utc).timestamp() * 1000)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names."""
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        made |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return made

@@ -1,0 +1,54 @@
+"""What runs in a worker process: one fold, or a probe of a few steps. torch is imported here, and only here."""
+
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtl.config import Config, from_dict
+from mtl.runfolder import RunFolder, locked, make_private
+
+LEFT_OVER_S = 30.0
+"""How long a worker of a killed launch may take to notice that its Ray is gone."""
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """All that a worker needs to train one fold."""
+
+    config: dict[str, Any]
+    store: str
+    folder: str
+    number: int
+
+
+def run_fold(job: FoldJob) -> None:
+    """Train a fold under its folder's lock. A failure ends as FAILED with its reason in the folder."""
+    folder = RunFolder(make_private(Path(job.folder)))
+    with locked(folder.path, wait_s=LEFT_OVER_S):
+        if folder.outcome() == "DONE":
+            return
+        try:
+            config = from_dict(Config, job.config)
+            _one_thread(config.train.device)
+            from mtl import data, train
+
+            train.train(config, data.load(Path(job.store), config.data_digest), job.number, folder)
+        except Exception as error:
+            folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def run_probe(config: dict[str, Any], store: str) -> tuple[float, float]:
+    """Seconds per slice of training and of prediction in this process."""
+    settings = from_dict(Config, config)
+    _one_thread(settings.train.device)
+    from mtl import data, train
+
+    return train.probe(settings, data.load(Path(store), settings.data_digest))
+
+
+def _one_thread(device: str) -> None:
+    import torch
+
+    if device == "cpu" or not torch.cuda.is_available():
+        torch.set_num_threads(1)

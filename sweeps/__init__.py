@@ -1,0 +1,1 @@
+"""The questions asked, how they are searched, and what they answer."""

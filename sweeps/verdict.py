@@ -1,0 +1,91 @@
+"""What a sweep answers, read from its run folders: results.csv, the table, one sentence."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from mtl.runfolder import RunFolder, best_epoch, write_csv
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of results.csv. A fold's figures are those of its best epoch on its selection set."""
+
+    configuration: str
+    branch: str
+    dice_mean: float | None
+    dice_sd: float | None
+    """over folds, with n - 1"""
+    area_mad_mm2_mean: float | None
+    area_mad_mm2_sd: float | None
+    folds_done: int
+    status: str
+    """done, failed (a fold failed) or incomplete"""
+
+
+def result(folder: Path, branch: str, folds: int) -> Result:
+    """Read one configuration's folds; means are over the finished ones."""
+    runs = [RunFolder(folder / f"fold_{k}") for k in range(folds)]
+    outcomes = [run.outcome() for run in runs]
+    best = [best_epoch(run.epochs()) for run, outcome in zip(runs, outcomes, strict=True) if outcome == "DONE"]
+    status = "done" if len(best) == folds else "failed" if "FAILED" in outcomes else "incomplete"
+    dice, area = ([record[key] for record in best] for key in ("dice_val", "area_mad_mm2"))
+    return Result(folder.name, branch, *_mean_sd(dice), *_mean_sd(area), len(best), status)
+
+
+def _mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    mean = statistics.fmean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) > 1 else None
+
+
+def write(path: Path, results: Sequence[Result]) -> None:
+    """results.csv"""
+    write_csv(path, [asdict(r) for r in results], [f.name for f in fields(Result)])
+
+
+def table(results: Sequence[Result], selection: str) -> str:
+    """The table as text: a row per configuration, mean and standard deviation over its folds."""
+    where = "validation patients" if selection == "validation" else "the test fold, selected on it as in the paper"
+    head = f"{'branch':<12} {'Dice':>17} {'area error, mm2':>19} {'folds':>6}  status"
+    rows = [
+        f"{r.branch:<12} {_pm(r.dice_mean, r.dice_sd, 3):>17} "
+        f"{_pm(r.area_mad_mm2_mean, r.area_mad_mm2_sd, 0):>19} {r.folds_done:>6}  {r.status}"
+        for r in results
+    ]
+    note = f"Mean and standard deviation over folds, on {where}; area error of the regression path."
+    return "\n".join([head, "-" * len(head), *rows, note])
+
+
+def _pm(mean: float | None, sd: float | None, digits: int) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.{digits}f}" + (f" +- {sd:.{digits}f}" if sd is not None else "")
+
+
+def sentence(results: Sequence[Result], setting: str) -> str:
+    """The answer in one sentence, beginning with the setting it holds for.
+
+    Two branch points whose means lie closer than the larger of their standard deviations are not called
+    apart; the paired comparison by patient that could is not made here.
+    """
+    ranked = sorted((r for r in results if r.dice_mean is not None), key=lambda r: -(r.dice_mean or 0))
+    if len(ranked) < len(results) or not all(r.status == "done" for r in results):
+        missing = ", ".join(r.branch for r in results if r.status != "done")
+        return f"{setting} no answer yet, since folds are missing at {missing}."
+    best = ranked[0]
+    score = f"Dice {best.dice_mean:.3f}"
+    if len(ranked) == 1:
+        return f"{setting} {best.branch} reached {score}; with one branch point there is nothing to compare."
+    close = [r.branch for r in ranked[1:] if _close(best, r)]
+    smallest = min(results, key=lambda r: r.area_mad_mm2_mean or 0)
+    area = f"the area error was smallest at {smallest.branch} ({smallest.area_mad_mm2_mean:.0f} mm2)"
+    if close:
+        others = f"{', '.join(close)} lie{'s' if len(close) == 1 else ''} within one standard deviation of it"
+        return f"{setting} {best.branch} segmented best ({score}), but {others}, so no winner is called; {area}."
+    return f"{setting} {best.branch} segmented best ({score}), ahead of all others by over one standard deviation; {area}."
+
+
+def _close(best: Result, other: Result) -> bool:
+    spread = max(best.dice_sd or 0.0, other.dice_sd or 0.0)
+    return (best.dice_mean or 0.0) - (other.dice_mean or 0.0) <= spread
