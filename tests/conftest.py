@@ -1,0 +1,39 @@
+"""Shared fixtures: small made-up patients as DICOM, their store, a small configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep import convert, phantom, store
+from mtl import data
+from mtl.config import Config, Model, Train
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five made-up patients, 3 slices and 2 phases each."""
+    folder = tmp_path_factory.mktemp("raw") / "archive"
+    phantom.make(folder, patients=5, slices=3, phases=2, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def store_path(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Their store: 48 x 48 pixels of 6.25 mm."""
+    path = tmp_path_factory.mktemp("store") / "store.zarr"
+    convert.convert(raw, path, spacing_mm=6.25, size=48)
+    return path
+
+
+@pytest.fixture
+def slices(store_path: Path) -> data.Slices:
+    return data.load(store_path, store.open(store_path).digest)
+
+
+@pytest.fixture
+def config(store_path: Path) -> Config:
+    """Width 2, three epochs, on the CPU."""
+    return Config(
+        data_digest=store.open(store_path).digest, model=Model(width=2),
+        train=Train(epochs=3, batch_size=4, device="cpu"),
+    )

@@ -1,0 +1,36 @@
+"""The pins stand in pyproject.toml; environment.yml says the same; nothing names a machine."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_environment_yml_has_the_same_pins() -> None:
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
+    assert sorted(pip) == sorted(PROJECT["dependencies"])
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    extras = [pin for pins in PROJECT["optional-dependencies"].values() for pin in pins]
+    assert [pin for pin in [*PROJECT["dependencies"], *extras] if not re.fullmatch(r"[\w.\[\]-]+==[\d.]+", pin)] == []
+
+
+def test_every_package_folder_is_installed() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    floors = ("cluster", "mtl", "sweeps", "data_prep")
+    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for f in floors for p in (ROOT / f).rglob("__init__.py")}
+    assert set(packages) == found
+
+
+def test_no_tracked_file_names_a_machine() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / name for name in listed.stdout.split()] or [p for p in ROOT.glob("*/*.py")]
+    private = re.compile(r"/(?:opt|home|root|work)/\w|file://(?!\{)|find-links")
+    assert [str(p) for p in files if p.is_file() and p != Path(__file__) and private.search(p.read_text())] == []
