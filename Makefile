@@ -25,6 +25,7 @@ test: setup ## all tests (no Slurm, database server or browser)
 
 lint: setup ## style and types
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy
 
 bench: setup ## measure the claims of speed: ratios, each in one run

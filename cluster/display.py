@@ -22,8 +22,12 @@ class Display:
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-                TimeRemainingColumn(), TextColumn("left"),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("epochs"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
             )
             self._bar.start()
             self._task = self._bar.add_task("starting", total=self._total)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,7 @@ class Request:
 
 def main() -> int:
     """Compose the settings, then run; every user's mistake is one line on stderr and exit status 2."""
+    os.umask(0o077)  # patients' data: what we and our workers write is for the owner alone
     os.environ |= executors.ENVIRONMENT
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise: the one line is ours
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -96,19 +98,24 @@ def compose(argv: Sequence[str]) -> Request | None:
     settings.register(HELP.format(settings=settings.help_lines()))
     if any(word in argv for word in ("-m", "--multirun")):
         raise ValueError("-m is not used here: one command runs the whole sweep; its values stand in its file")
-    given: dict[str, Any] = {}
-    if not ONLY_PRINTS & set(argv):
-        given = settings.check_overrides([w for w in argv if not w.startswith("-") and ("=" in w or w[0] in "+~")])
-    has_store = given.get("data.store") is not None
+    overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word[0] in "+~")]
+    flags = [word for word in argv if word not in overrides]
+    if ONLY_PRINTS & set(flags):
+        given: dict[str, Any] = {"sweep": settings.choices("sweep")[0], "profile": "demo"}
+        overrides = [f"{key}={value}" for key, value in given.items()]
+    else:
+        stray = [word for before, word in pairwise(["", *flags]) if not word.startswith("-") and before[:1] != "-"]
+        given = settings.check_overrides([*overrides, *stray])
+    has_store = bool(given.get("data.store"))
     profile = str(given.get("profile") or ("paper" if has_store else "demo"))
     why = "given" if "profile" in given else "data.store is given" if has_store else "no data.store given"
     composed: list[DictConfig] = []
 
-    @hydra.main(config_path=None, config_name="launch", version_base="1.3")
+    @hydra.main(config_path=None, config_name="launch", version_base="1.3")  # type: ignore[untyped-decorator]
     def collect(config: DictConfig) -> None:
         composed.append(config)
 
-    sys.argv[1:] = [*argv, *([] if "profile" in given else [f"profile={profile}"])]
+    sys.argv[1:] = [*flags, *overrides, *([] if "profile" in given else [f"profile={profile}"])]
     collect()
     if not composed:
         return None
@@ -119,7 +126,7 @@ def compose(argv: Sequence[str]) -> Request | None:
 def run(request: Request) -> int:
     """Check everything, train what is missing, print the answer."""
     wanted = request.settings
-    made_up = wanted.data.store is None
+    made_up = not wanted.data.store
     print(f"profile {request.profile} ({request.why}){': made-up patients' if made_up else ''}", flush=True)
     uri = wanted.tracking.uri
     if uri:
@@ -261,7 +268,10 @@ class Watcher:
             if not self._warned:
                 self._warned = True
                 lines = str(error).splitlines() or [repr(error)]
-                print(f"launch: MLflow at {self.uri} is not reached ({lines[0]}); training goes on", file=sys.stderr)
+                print(
+                    f"launch: MLflow at {self.uri} is not reached ({lines[0]}); training goes on",
+                    file=sys.stderr,
+                )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cluster import executors, worker
 from cluster.folds import Configuration
@@ -30,7 +29,9 @@ class Estimate:
 
     def __str__(self) -> str:
         minutes = self.hours * 60
-        spelled = f"{self.hours:.1f} h" if self.hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
+        spelled = (
+            f"{self.hours:.1f} h" if self.hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
+        )
         return (
             f"this sweep will take about {self.hours:.3f} hours ({spelled}) on this machine: {self.folds} folds "
             f"to train, {self.slots} at a time"
@@ -100,5 +101,3 @@ def _ask(what: str, advice: str) -> None:
         raise Refused(f"{what}, and there is no terminal to ask at: {advice}")
     if input(f"{what}. Train here? [y/N] ").strip().lower() not in ("y", "yes"):
         raise Refused(f"{what}; not started: {advice}")
-
-

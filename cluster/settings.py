@@ -156,12 +156,19 @@ def register(help_text: str) -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=_unlocked(OmegaConf.structured(Settings)))
     hydra = {
-        "run": {"dir": "."}, "output_subdir": None,  # no outputs/ folder: the run folder holds what is kept
-        "job": {"chdir": False}, "help": {"app_name": "launch.py", "template": help_text},
+        "run": {"dir": "."},
+        "output_subdir": None,  # no outputs/ folder: the run folder holds what is kept
+        "job": {"chdir": False},
+        "help": {"app_name": "launch.py", "template": help_text},
     }
     defaults = [
-        "schema", "_self_", {"sweep": "???"}, {"site": "local"}, {"profile": "paper"},
-        {"override hydra/job_logging": "disabled"}, {"override hydra/hydra_logging": "disabled"},
+        "schema",
+        "_self_",
+        {"sweep": "???"},
+        {"site": "local"},
+        {"profile": "paper"},
+        {"override hydra/job_logging": "disabled"},
+        {"override hydra/hydra_logging": "disabled"},
     ]
     store.store(name="launch", node={"defaults": defaults, "hydra": hydra})
     for group, folder in GROUPS.items():
@@ -183,7 +190,14 @@ def freeze(composed: DictConfig) -> Settings:
     """Hydra's composed config as frozen, checked settings."""
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    sections: dict[str, Any] = {**SECTIONS, "data": Data, "demo": Demo, "sweep": Sweep, "site": Site, "tracking": Tracking}
+    sections: dict[str, Any] = {
+        **SECTIONS,
+        "data": Data,
+        "demo": Demo,
+        "sweep": Sweep,
+        "site": Site,
+        "tracking": Tracking,
+    }
     made = {name: kind(**values.pop(name)) for name, kind in sections.items()}
     return Settings(**made, **{str(key): value for key, value in values.items()})
 
@@ -233,4 +247,8 @@ def first_line(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     details = [line for line in lines[1:] if line.startswith("full_key:")]
-    return " ".join([lines[0], *(f"({line.removeprefix('full_key:').strip()})" for line in details)]) if lines else repr(error)
+    return (
+        " ".join([lines[0], *(f"({line.removeprefix('full_key:').strip()})" for line in details)])
+        if lines
+        else repr(error)
+    )

@@ -116,11 +116,15 @@ def on_grid(study: Study, spacing_mm: tuple[float, float], size: tuple[int, int]
         if _cut_off(level, masks[-1], spacing_mm):
             notes.append(f"{study.key}: level {z}: the mask reaches beyond the {size[0]} x {size[1]} grid")
     attributes = {
-        "subject": study.subject or study.key, "stratum": None,
+        "subject": study.subject or study.key,
+        "stratum": None,
         "slice_spacing_mm": geometry.slice_spacing_mm(geometry.heights_mm(levels)),
         "source_spacing_mm": [list(level.spacing_mm) for level in levels],
-        "source_phases": list(study.phases), "ed_phase": ed, "es_phase": es,
-        "phase_rule": phase_rule, "z_rule": z_rule,
+        "source_phases": list(study.phases),
+        "ed_phase": ed,
+        "es_phase": es,
+        "phase_rule": phase_rule,
+        "z_rule": z_rule,
     }
     return Arrays(np.stack(images, axis=1), np.stack(masks, axis=1), labelled_TZ[:, order], attributes, notes)
 
@@ -155,7 +159,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.size < 16 or args.size % 16:
             raise ValueError(f"--size is {args.size}, wanted a multiple of 16 (four down-samplings), 16 or more")
         summary = convert(
-            args.raw, args.store, args.spacing_mm, args.size,
+            args.raw,
+            args.store,
+            args.spacing_mm,
+            args.size,
             track=lambda found: track(found, description="converting", transient=True),
         )
     except (OSError, ValueError) as error:

@@ -65,8 +65,12 @@ def base_to_apex(levels: Sequence[Level], filled_mm2: np.ndarray) -> tuple[list[
 
 
 def resample_TYX(
-    stack_TYX: np.ndarray, spacing_mm: tuple[float, float], to_mm: tuple[float, float], size: tuple[int, int],
-    *, labels: bool,
+    stack_TYX: np.ndarray,
+    spacing_mm: tuple[float, float],
+    to_mm: tuple[float, float],
+    size: tuple[int, int],
+    *,
+    labels: bool,
 ) -> np.ndarray:
     """Resample every image of a stack in plane to `to_mm`, cropped or zero-padded to `size`, centre kept.
 
@@ -80,11 +84,17 @@ def resample_TYX(
     image.SetOrigin((*_first_pixel_mm(stack.shape[:0:-1], spacing_mm[::-1]), 0.0))
     interpolator = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
     out = sitk.Resample(
-        image, (size[1], size[0], stack.shape[0]), sitk.Transform(), interpolator,
-        (*_first_pixel_mm(size[::-1], to_mm[::-1]), 0.0), (to_mm[1], to_mm[0], 1.0),
-        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), 0.0, image.GetPixelID(),
+        image,
+        (size[1], size[0], stack.shape[0]),
+        sitk.Transform(),
+        interpolator,
+        (*_first_pixel_mm(size[::-1], to_mm[::-1]), 0.0),
+        (to_mm[1], to_mm[0], 1.0),
+        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        0.0,
+        image.GetPixelID(),
     )
-    return sitk.GetArrayFromImage(out)
+    return np.asarray(sitk.GetArrayFromImage(out))
 
 
 def _first_pixel_mm(size_xy: Sequence[int], spacing_xy_mm: Sequence[float]) -> tuple[float, ...]:

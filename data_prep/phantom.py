@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter
 
 from data_prep import store
@@ -53,9 +53,13 @@ def draw_heart(rng: np.random.Generator, phases: int) -> Heart:
     """A heart within the range of real ones."""
     return Heart(
         centre_mm=(float(rng.uniform(-18, 18)), float(rng.uniform(-18, 18))),
-        cavity_mm=float(rng.uniform(20, 28)), wall_mm=float(rng.uniform(9, 13)),
-        contraction=float(rng.uniform(0.2, 0.4)), eccentricity=float(rng.uniform(0, 0.1)),
-        tilt=float(rng.uniform(0, np.pi)), ed_phase=int(rng.integers(phases)), phases=phases,
+        cavity_mm=float(rng.uniform(20, 28)),
+        wall_mm=float(rng.uniform(9, 13)),
+        contraction=float(rng.uniform(0.2, 0.4)),
+        eccentricity=float(rng.uniform(0, 0.1)),
+        tilt=float(rng.uniform(0, np.pi)),
+        ed_phase=int(rng.integers(phases)),
+        phases=phases,
     )
 
 
@@ -104,9 +108,7 @@ def heart_axis(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     return row, np.cross(axis, row), axis
 
 
-def write_patient(
-    folder: Path, number: int, slices: int, phases: int, rng: np.random.Generator, seed: int
-) -> None:
+def write_patient(folder: Path, number: int, slices: int, phases: int, rng: np.random.Generator, seed: int) -> None:
     """One patient's DICOM files and masks."""
     case, grid = f"DET9{number:06d}", GRIDS[number % len(GRIDS)]
     heart, (row, column, axis) = draw_heart(rng, phases), heart_axis(rng)
@@ -129,14 +131,19 @@ def write_patient(
 
 
 def _dataset(
-    image_YX: np.ndarray, case: str, place: tuple[int, int, int], spacing_mm: float, position_mm: np.ndarray,
-    directions: tuple[np.ndarray, np.ndarray], seed: int,
+    image_YX: np.ndarray,
+    case: str,
+    place: tuple[int, int, int],
+    spacing_mm: float,
+    position_mm: np.ndarray,
+    directions: tuple[np.ndarray, np.ndarray],
+    seed: int,
 ) -> Dataset:
     """A DICOM MR image with the tags that a scanner writes for geometry and timing."""
     level, phase, phases = place
 
-    def uid(*parts: object) -> str:
-        return generate_uid(entropy_srcs=[str(p) for p in ("branchpoint", seed, case, *parts)])
+    def uid(*parts: object) -> UID:
+        return UID(generate_uid(entropy_srcs=[str(p) for p in ("branchpoint", seed, case, *parts)]))
 
     d = Dataset()
     d.file_meta = FileMetaDataset()

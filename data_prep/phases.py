@@ -21,7 +21,7 @@ def filled_pixels(mask_YX: np.ndarray) -> int:
 def _hull_pixels(ring_YX: np.ndarray) -> int:
     corners = np.argwhere(ring_YX)[:, None, :] + np.array([[0, 0], [0, 1], [1, 0], [1, 1]])[None]
     try:
-        return int(round(ConvexHull(corners.reshape(-1, 2)).volume))
+        return round(float(ConvexHull(corners.reshape(-1, 2)).volume))
     except QhullError:
         return int(ring_YX.sum())
 

@@ -116,8 +116,11 @@ def open(path: str | os.PathLike[str]) -> Store:
         )
     try:
         store = Store(
-            path=path, source=str(attributes["source"]), classes=_tuple(attributes["classes"], str),
-            spacing_mm=_pair(attributes["spacing_mm"], float), size=_pair(attributes["size"], int),
+            path=path,
+            source=str(attributes["source"]),
+            classes=_tuple(attributes["classes"], str),
+            spacing_mm=_pair(attributes["spacing_mm"], float),
+            size=_pair(attributes["size"], int),
             patients=tuple(Patient(key, patient) for key, patient in sorted(group.groups())),
         )
         incomplete = [p.key for p in store.patients if not {*ARRAYS} <= {*p.group.array_keys()}]
@@ -146,7 +149,11 @@ class Writer:
         self._group = group
 
     def add(
-        self, key: str, image_TZYX: np.ndarray, mask_TZYX: np.ndarray, labelled_TZ: np.ndarray,
+        self,
+        key: str,
+        image_TZYX: np.ndarray,
+        mask_TZYX: np.ndarray,
+        labelled_TZ: np.ndarray,
         attributes: Mapping[str, Any],
     ) -> None:
         """Write one patient: arrays, then attributes with the digest."""
@@ -155,8 +162,12 @@ class Writer:
         for (name, dtype), array in arrays:
             chunk = (1, 1, *array.shape[2:]) if array.ndim == 4 else array.shape
             patient.create_array(
-                name, data=np.ascontiguousarray(array, dtype=dtype), chunks=chunk, shards=array.shape,
-                compressors=ZstdCodec(level=1), fill_value=0,
+                name,
+                data=np.ascontiguousarray(array, dtype=dtype),
+                chunks=chunk,
+                shards=array.shape,
+                compressors=ZstdCodec(level=1),
+                fill_value=0,
                 dimension_names=tuple(name.rpartition("_")[2]),
             )
         patient.attrs.update({**attributes, "digest": digest(image_TZYX, mask_TZYX, labelled_TZ)})
@@ -173,7 +184,11 @@ def create(
     with new_folder(path) as partial:
         group = zarr.open_group(partial, mode="a", zarr_format=3)
         group.attrs.update(
-            format=FORMAT, version=VERSION, source=source, spacing_mm=[*spacing_mm], size=[*size],
+            format=FORMAT,
+            version=VERSION,
+            source=source,
+            spacing_mm=[*spacing_mm],
+            size=[*size],
             classes=[*classes],
         )
         yield Writer(group)

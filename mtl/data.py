@@ -69,8 +69,11 @@ def load(path: Path, digest: str) -> Slices:
         places.append(np.stack([np.full_like(phase, n), phase, level]))
     patient_N, phase_N, level_N = np.concatenate(places, axis=1)
     return Slices(
-        image_NYX=np.concatenate(images), mask_NYX=np.concatenate(masks),
-        patient_N=patient_N, phase_N=phase_N, level_N=level_N,
+        image_NYX=np.concatenate(images),
+        mask_NYX=np.concatenate(masks),
+        patient_N=patient_N,
+        phase_N=phase_N,
+        level_N=level_N,
         patients=tuple(p.key for p, _ in patients),
         subjects=tuple(p.subject for p, _ in patients),
         strata=tuple(p.stratum for p, _ in patients),

@@ -14,7 +14,14 @@ from mtl.runfolder import RunFolder, write_csv
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", "dice")
 SLICE_COLUMNS = (
-    "patient", "phase", "level", "region", "set", "area_true_mm2", "area_reg_mm2", "area_seg_mm2",
+    "patient",
+    "phase",
+    "level",
+    "region",
+    "set",
+    "area_true_mm2",
+    "area_reg_mm2",
+    "area_seg_mm2",
 )
 BATCH = 32
 
@@ -61,11 +68,16 @@ def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[di
         truth_ZYX = slices.mask_NYX[predicted.index_N[where]] > 0
         if truth_ZYX.any():
             ed, es = slices.ed_es[patient]
-            rows.append({
-                "patient": slices.patients[patient], "phase": phase, "set": set_name,
-                "is_ed": int(phase == ed), "is_es": int(phase == es),
-                "dice": metrics.dice(truth_ZYX, predicted.mask_NYX[where]),
-            })
+            rows.append(
+                {
+                    "patient": slices.patients[patient],
+                    "phase": phase,
+                    "set": set_name,
+                    "is_ed": int(phase == ed),
+                    "is_es": int(phase == es),
+                    "dice": metrics.dice(truth_ZYX, predicted.mask_NYX[where]),
+                }
+            )
     return rows
 
 
@@ -76,12 +88,18 @@ def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dic
     seg_mm2 = predicted.mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2
     for patient, phase, where in volumes(slices, predicted.index_N):
         for n, region in zip(where, regions(true_mm2[where] > 0), strict=True):
-            rows.append({
-                "patient": slices.patients[patient], "phase": phase,
-                "level": int(slices.level_N[predicted.index_N[n]]), "region": region, "set": set_name,
-                "area_true_mm2": float(true_mm2[n]), "area_reg_mm2": float(predicted.area_mm2_N[n]),
-                "area_seg_mm2": float(seg_mm2[n]),
-            })
+            rows.append(
+                {
+                    "patient": slices.patients[patient],
+                    "phase": phase,
+                    "level": int(slices.level_N[predicted.index_N[n]]),
+                    "region": region,
+                    "set": set_name,
+                    "area_true_mm2": float(true_mm2[n]),
+                    "area_reg_mm2": float(predicted.area_mm2_N[n]),
+                    "area_seg_mm2": float(seg_mm2[n]),
+                }
+            )
     return rows
 
 

@@ -54,7 +54,12 @@ class UNet(nn.Module):
     area_scale_mm2: torch.Tensor
 
     def __init__(
-        self, branch: str = "up4", width: int = 16, in_channels: int = 1, classes: int = 1, areas: int = 1,
+        self,
+        branch: str = "up4",
+        width: int = 16,
+        in_channels: int = 1,
+        classes: int = 1,
+        areas: int = 1,
         size: int = 192,
     ) -> None:
         super().__init__()
@@ -104,7 +109,8 @@ class UNet(nn.Module):
 
     def _area(self, leaving_BCYX: torch.Tensor) -> torch.Tensor:
         features = _max_pool_to(self.area_convolutions(leaving_BCYX), self.area_grid)
-        return self.area(features.flatten(1)) * self.area_scale_mm2 + self.area_offset_mm2
+        area_BA: torch.Tensor = self.area(features.flatten(1)) * self.area_scale_mm2 + self.area_offset_mm2
+        return area_BA
 
 
 def _max_pool_to(x_BCYX: torch.Tensor, grid: int) -> torch.Tensor:

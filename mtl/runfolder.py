@@ -59,9 +59,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
 
 
 def make_private(folder: Path) -> Path:
-    """Create a folder that only its owner can read."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    """Create a folder, and those above it that are missing, for their owner alone; what exists is left as it is."""
+    for missing in [f for f in (folder, *folder.parents) if not f.exists()][::-1]:
+        missing.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

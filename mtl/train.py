@@ -51,7 +51,8 @@ class Trainer:
         self.network = UNet(config.model.branch, config.model.width, size=slices.image_NYX.shape[1])
         if scaled:
             self.network.set_area_scale(float(train_mm2.mean()), scale_mm2)
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weighting = weighting.make(config.weighting, scale_mm2).to(device)
         self.optimiser = torch.optim.RMSprop(
             [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
@@ -70,7 +71,11 @@ class Trainer:
         """Rotation and shift of every slice's copies in this epoch: (N, 1 + copies, 3)."""
         settings = self.config.train
         return augment.draws(
-            settings.seed, epoch, len(self.slices.image_NYX), settings.augment_copies, settings.rotation_deg,
+            settings.seed,
+            epoch,
+            len(self.slices.image_NYX),
+            settings.augment_copies,
+            settings.rotation_deg,
             settings.shift,
         )
 
@@ -114,15 +119,23 @@ class Trainer:
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
         loss, loss_seg, loss_area = (sums / count).tolist()
         return {
-            "epoch": epoch, "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "loss_train": loss, "loss_seg_train": loss_seg, "loss_area_train": loss_area,
-            "dice_val": dice_val, "area_mad_mm2": area_mad_mm2, **self.weighting.state(), "lr": lr,
-            "seconds": time.perf_counter() - begin, "slices_per_s": count / trained_s,
+            "epoch": epoch,
+            "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "loss_train": loss,
+            "loss_seg_train": loss_seg,
+            "loss_area_train": loss_area,
+            "dice_val": dice_val,
+            "area_mad_mm2": area_mad_mm2,
+            **self.weighting.state(),
+            "lr": lr,
+            "seconds": time.perf_counter() - begin,
+            "slices_per_s": count / trained_s,
         }
 
     def state(self) -> dict[str, Any]:
         return {
-            "network": self.network.state_dict(), "weighting": self.weighting.state_dict(),
+            "network": self.network.state_dict(),
+            "weighting": self.weighting.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
 
@@ -132,9 +145,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def train(
-    config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None
-) -> None:
+def train(config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None) -> None:
     """Train fold `number` to its end, from last.pt where there is one; then evaluate the best epoch.
 
     The caller holds the folder's lock. observer: is told each epoch's record once it is on the disk.
@@ -149,7 +160,10 @@ def train(
         # In this order a kill between any two lines repeats this epoch, to the same numbers: last.pt, which
         # says that the epoch is done, comes last.
         if best_epoch(records)["epoch"] == epoch:
-            _save({"network": trainer.network.state_dict(), "epoch": epoch, **_identity(config, number)}, folder.best)
+            _save(
+                {"network": trainer.network.state_dict(), "epoch": epoch, **_identity(config, number)},
+                folder.best,
+            )
         folder.write_epochs(records)
         _save({**trainer.state(), "records": records, **_identity(config, number)}, folder.last)
         if observer:
@@ -159,7 +173,10 @@ def train(
     evaluate.write(trainer.network, slices, fold, folder, device)
     record = best_epoch(records)
     folder.finish(
-        "DONE", "all epochs trained", best_epoch=record["epoch"], dice_val=record["dice_val"],
+        "DONE",
+        "all epochs trained",
+        best_epoch=record["epoch"],
+        dice_val=record["dice_val"],
         area_mad_mm2=record["area_mad_mm2"],
     )
 
@@ -187,7 +204,9 @@ def load_checkpoint(path: Any, config: Config, number: int) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"checkpoint {path}: damaged ({error}); remove the fold's folder to train it again") from error
+        raise ValueError(
+            f"checkpoint {path}: damaged ({error}); remove the fold's folder to train it again"
+        ) from error
     if {key: state.get(key) for key in _identity(config, number)} != _identity(config, number):
         raise ValueError(f"checkpoint {path}: of another configuration, data or fold; remove the fold's folder")
     return state
@@ -199,18 +218,12 @@ def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]
     device = resolve_device(config.train.device)
     trainer = Trainer(config, slices, fold, 0, device)
     draws, batches = trainer.draws(1), trainer.batches(1)
-    trained = [_seconds(lambda p=pairs: trainer.step(*trainer.inputs(p, draws)), device) / len(pairs)
-               for pairs in (batches * (steps + 2))[: steps + 2]]  # fmt: skip
+    trained = []
+    for pairs in (batches * (steps + 2))[: steps + 2]:
+        begin = time.perf_counter()
+        trainer.step(*trainer.inputs(pairs, draws))  # its losses are numbers: the device has finished
+        trained.append((time.perf_counter() - begin) / len(pairs))
     some = fold.selection[: evaluate.BATCH]
-    predicted = [
-        _seconds(lambda: evaluate.predict(trainer.network, slices, some, device), device) / len(some) for _ in range(2)
-    ]
-    return float(np.median(trained[2:])), min(predicted)
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     begin = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    evaluate.predict(trainer.network, slices, some, device)
+    return float(np.median(trained[2:])), (time.perf_counter() - begin) / len(some)

@@ -83,7 +83,8 @@ def sentence(results: Sequence[Result], setting: str) -> str:
     if close:
         others = f"{', '.join(close)} lie{'s' if len(close) == 1 else ''} within one standard deviation of it"
         return f"{setting} {best.branch} segmented best ({score}), but {others}, so no winner is called; {area}."
-    return f"{setting} {best.branch} segmented best ({score}), ahead of all others by over one standard deviation; {area}."
+    lead = "ahead of all others by over one standard deviation"
+    return f"{setting} {best.branch} segmented best ({score}), {lead}; {area}."
 
 
 def _close(best: Result, other: Result) -> bool:

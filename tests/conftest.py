@@ -34,6 +34,7 @@ def slices(store_path: Path) -> data.Slices:
 def config(store_path: Path) -> Config:
     """Width 2, three epochs, on the CPU."""
     return Config(
-        data_digest=store.open(store_path).digest, model=Model(width=2),
+        data_digest=store.open(store_path).digest,
+        model=Model(width=2),
         train=Train(epochs=3, batch_size=4, device="cpu"),
     )

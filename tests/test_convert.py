@@ -42,8 +42,15 @@ def test_attributes_of_a_patient(raw: Path, store_path: Path) -> None:
     assert [p.key for p in opened.patients] == [f"DET900000{n}" for n in range(1, 6)]
     attributes = opened.patients[0].attributes
     assert set(attributes) >= {
-        "subject", "stratum", "slice_spacing_mm", "source_spacing_mm", "ed_phase", "es_phase", "phase_rule",
-        "z_rule", "digest",
+        "subject",
+        "stratum",
+        "slice_spacing_mm",
+        "source_spacing_mm",
+        "ed_phase",
+        "es_phase",
+        "phase_rule",
+        "z_rule",
+        "digest",
     }
     assert attributes["slice_spacing_mm"] == pytest.approx(10, abs=1e-3)
     assert attributes["source_spacing_mm"] == [[1.7708, 1.7708]] * 3
@@ -150,8 +157,11 @@ def test_rescale_slope_is_applied(one: Path) -> None:
 
 def test_no_tag_that_identifies_reaches_the_store(one: Path) -> None:
     secrets = {
-        "PatientName": "Mustermann^Erika", "PatientID": "ID-778899", "PatientBirthDate": "19500417",
-        "InstitutionName": "Sankt Nirgendwo", "StudyDescription": "Geheimbefund",
+        "PatientName": "Mustermann^Erika",
+        "PatientID": "ID-778899",
+        "PatientBirthDate": "19500417",
+        "InstitutionName": "Sankt Nirgendwo",
+        "StudyDescription": "Geheimbefund",
     }
 
     def name(dataset: pydicom.Dataset, _: Path) -> None:
@@ -181,7 +191,11 @@ def test_names_that_are_no_archives_codes_become_pseudonyms() -> None:
     ],
 )
 def test_a_study_that_cannot_be_used_is_set_aside_and_the_others_go_on(
-    raw: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str, capfd: pytest.CaptureFixture[str]
+    raw: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    reason: str,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     for n in (1, 2):
         shutil.copytree(raw / f"DET900000{n}", tmp_path / "raw" / f"DET900000{n}")
@@ -199,7 +213,9 @@ def test_missing_geometry_is_no_study(one: Path, tag: str) -> None:
         lvsc.read("DET9000001", lvsc.find(one)["DET9000001"])
 
 
-def test_bad_arguments_are_one_line_and_status_2(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_line_and_status_2(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def failing(*argv: object) -> str:
         assert convert.main([str(a) for a in argv]) == 2
         error = capsys.readouterr().err

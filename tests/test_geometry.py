@@ -31,7 +31,8 @@ def test_heights_are_distances_along_the_normal_of_oblique_slices() -> None:
     c, s = math.cos(0.6), math.sin(0.6)
     oblique = (1.0, 0.0, 0.0, 0.0, c, s)  # normal (0, -s, c)
     levels = [
-        Level(**{**vars(level(0, oblique)), "position_mm": (7.0, -s * h + 2 * c, c * h + 2 * s)}) for h in (0, 10, 20)
+        Level(**{**vars(level(0, oblique)), "position_mm": (7.0, -s * h + 2 * c, c * h + 2 * s)})
+        for h in (0, 10, 20)
     ]
     assert np.diff(geometry.heights_mm(levels)) == pytest.approx([10, 10])
 
@@ -101,8 +102,15 @@ def test_equals_simpleitk_slice_by_slice() -> None:
         image.SetOrigin((-35 / 2 * 1.1, -39 / 2 * 1.3))
         first = -31 / 2 * 1.5625
         theirs = sitk.Resample(
-            image, (32, 32), sitk.Transform(2, sitk.sitkIdentity), sitk.sitkLinear, (first, first),
-            (1.5625, 1.5625), (1.0, 0.0, 0.0, 1.0), 0.0, sitk.sitkFloat32,
+            image,
+            (32, 32),
+            sitk.Transform(2, sitk.sitkIdentity),
+            sitk.sitkLinear,
+            (first, first),
+            (1.5625, 1.5625),
+            (1.0, 0.0, 0.0, 1.0),
+            0.0,
+            sitk.sitkFloat32,
         )
         assert our_YX == pytest.approx(sitk.GetArrayFromImage(theirs), abs=1e-3)
 
@@ -111,6 +119,8 @@ def test_equals_simpleitk_slice_by_slice() -> None:
 def test_a_ring_keeps_its_area(spacing_mm: float) -> None:
     """25 and 36 mm: 2,108 mm2, within 3 % after two discretisations (the source grid and ours)."""
     n = int(300 / spacing_mm)
-    out = geometry.resample_TYX(ring(n, spacing_mm, 25, 36)[None], (spacing_mm,) * 2, (1.5625,) * 2, (192,) * 2, labels=True)
+    out = geometry.resample_TYX(
+        ring(n, spacing_mm, 25, 36)[None], (spacing_mm,) * 2, (1.5625,) * 2, (192,) * 2, labels=True
+    )
     assert set(np.unique(out)) == {0, 1}
     assert out.sum() * 1.5625**2 == pytest.approx(math.pi * (36**2 - 25**2), rel=0.03)

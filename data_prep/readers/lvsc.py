@@ -85,7 +85,9 @@ def _level(frames: list[Frame], name: str) -> Level:
         image_TYX=np.stack([frame.image_YX for frame in frames]),
         mask_TYX=np.stack([empty if frame.mask_YX is None else frame.mask_YX for frame in frames]),
         labelled_T=np.array([frame.mask_YX is not None for frame in frames]),
-        spacing_mm=first.spacing_mm, position_mm=first.position_mm, orientation=first.orientation,
+        spacing_mm=first.spacing_mm,
+        position_mm=first.position_mm,
+        orientation=first.orientation,
     )
 
 
@@ -99,7 +101,10 @@ def read_frame(path: Path) -> Frame:
             spacing_mm = tuple(float(v) for v in dataset.PixelSpacing)
             position_mm = tuple(float(v) for v in dataset.ImagePositionPatient)
             orientation = tuple(float(v) for v in dataset.ImageOrientationPatient)
-            slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+            slope, intercept = (
+                float(dataset.get("RescaleSlope", 1)),
+                float(dataset.get("RescaleIntercept", 0)),
+            )
             made_up = dataset.get("Manufacturer", "") == PHANTOM_MANUFACTURER
     except (InvalidDicomError, AttributeError, ValueError, TypeError, OSError, NotImplementedError) as error:
         raise StudyError(f"{path.name}: not readable as a DICOM image with geometry ({error})") from error
@@ -108,7 +113,11 @@ def read_frame(path: Path) -> Frame:
     if not np.isfinite([*spacing_mm, *position_mm, *orientation]).all() or min(spacing_mm) <= 0:
         raise StudyError(f"{path.name}: PixelSpacing {spacing_mm}, position {position_mm}: not a geometry")
     return Frame(
-        image_YX * slope + intercept, _read_mask(path, image_YX.shape), spacing_mm, position_mm, orientation,
+        image_YX * slope + intercept,
+        _read_mask(path, image_YX.shape),
+        spacing_mm,
+        position_mm,
+        orientation,
         "phantom" if made_up else "lvsc",
     )
 
@@ -121,12 +130,14 @@ def _read_mask(image_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
         raise StudyError(f"{path.name}: not readable as a PNG mask") from error
-    mask_YX = (mask.reshape(*mask.shape[:2], -1).max(axis=2) > 0).astype(np.uint8)
+    # Black and white in every channel but a possible alpha: the first one tells.
+    mask_YX = np.asarray(mask.reshape(*mask.shape[:2], -1)[..., 0] > 0, np.uint8)
     if mask_YX.shape == shape:
         return mask_YX
     # Another size covers the same field of view: its pixels are larger or smaller by the ratio.
     pixel = (shape[0] / mask_YX.shape[0], shape[1] / mask_YX.shape[1])
-    return geometry.resample_TYX(mask_YX[None], pixel, (1.0, 1.0), (shape[0], shape[1]), labels=True)[0]
+    stack = geometry.resample_TYX(mask_YX[None], pixel, (1.0, 1.0), (shape[0], shape[1]), labels=True)
+    return np.asarray(stack[0])
 
 
 def studies(raw: Path) -> Iterator[tuple[str, dict[tuple[int, int], Path]]]:

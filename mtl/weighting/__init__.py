@@ -1,7 +1,7 @@
 """How the two losses are weighed: one short file a way, the same two methods each.
 
-    total(seg_loss, area_loss)  the loss to descend on; area_loss in mm2
-    state()                     log_sigma2_seg, log_sigma_reg (None where not learned), weight_seg, weight_reg
+total(seg_loss, area_loss)  the loss to descend on; area_loss in mm2
+state()                     log_sigma2_seg, log_sigma_reg (None where not learned), weight_seg, weight_reg
 """
 
 import math

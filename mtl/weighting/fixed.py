@@ -14,5 +14,8 @@ class Fixed(nn.Module):
 
     def state(self) -> dict[str, float | None]:
         return {
-            "log_sigma2_seg": None, "log_sigma_reg": None, "weight_seg": 1.0, "weight_reg": 1 / self.ratio,
+            "log_sigma2_seg": None,
+            "log_sigma_reg": None,
+            "weight_seg": 1.0,
+            "weight_reg": 1 / self.ratio,
         }

@@ -26,6 +26,8 @@ class Learned(nn.Module):
     def state(self) -> dict[str, float | None]:
         s_seg, s_reg = self.s_seg.item(), self.s_reg.item()
         return {
-            "log_sigma2_seg": s_seg, "log_sigma_reg": s_reg,
-            "weight_seg": math.exp(-s_seg), "weight_reg": math.exp(-s_reg),
+            "log_sigma2_seg": s_seg,
+            "log_sigma_reg": s_reg,
+            "weight_seg": math.exp(-s_seg),
+            "weight_reg": math.exp(-s_reg),
         }

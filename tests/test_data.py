@@ -1,0 +1,101 @@
+"""Slices in memory and folds by subject."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import store
+from mtl import data
+from mtl.data import Slices, folds_of
+
+
+def made(subjects: list[str], strata: list[str] | None = None, per_patient: int = 2) -> Slices:
+    n = len(subjects) * per_patient
+    patient_N = np.repeat(np.arange(len(subjects)), per_patient)
+    return Slices(
+        np.zeros((n, 4, 4), np.int16),
+        np.ones((n, 4, 4), np.uint8),
+        patient_N,
+        np.zeros(n, int),
+        np.tile(np.arange(per_patient), len(subjects)),
+        tuple(f"P{k}" for k in range(len(subjects))),
+        tuple(subjects),
+        tuple(strata or [""] * len(subjects)),
+        ((None, None),) * len(subjects),
+        2.0,
+    )
+
+
+def subjects_in(slices: Slices, index_N: np.ndarray) -> set[str]:
+    return {slices.subjects[p] for p in slices.patient_N[index_N]}
+
+
+def test_each_subject_tests_once_and_validates_once() -> None:
+    slices = made([f"S{k}" for k in range(11)])
+    folds = folds_of(slices, 5, 0, "validation")
+    for name in ("test", "validation"):
+        everyone = np.concatenate([getattr(fold, name) for fold in folds])
+        assert sorted(everyone) == list(range(22))
+    for k, fold in enumerate(folds):
+        sets = [subjects_in(slices, getattr(fold, name)) for name in ("train", "validation", "test")]
+        assert sum(len(s) for s in sets) == 11
+        assert set.union(*sets) == set(slices.subjects)
+        assert sets[1] == subjects_in(slices, folds[(k + 1) % 5].test)
+        assert fold.selection is fold.validation
+
+
+def test_the_papers_protocol_trains_on_all_others_and_selects_on_the_test_fold() -> None:
+    slices = made([f"S{k}" for k in range(10)])
+    for fold in folds_of(slices, 5, 0, "test"):
+        assert (len(fold.train), len(fold.validation), len(fold.test)) == (16, 0, 4)
+        assert fold.selection is fold.test
+
+
+def test_two_visits_of_a_person_never_straddle() -> None:
+    slices = made(["A", "B", "C", "A", "D", "E", "B", "F"])
+    for fold in folds_of(slices, 3, 7, "validation"):
+        assert not subjects_in(slices, fold.test) & subjects_in(slices, fold.train)
+        assert not subjects_in(slices, fold.test) & subjects_in(slices, fold.validation)
+
+
+def test_folds_are_balanced_by_stratum() -> None:
+    strata = ["ill"] * 5 + ["well"] * 10
+    of_subject = data.fold_of_subjects([f"S{k}" for k in range(15)], strata, 5, 3)
+    for k in range(5):
+        here = [s for s, fold in of_subject.items() if fold == k]
+        assert sorted(strata[int(s[1:])] for s in here) == ["ill", "well", "well"]
+
+
+def test_the_split_depends_on_its_seed_alone() -> None:
+    subjects = [f"S{k}" for k in range(20)]
+    first = data.fold_of_subjects(subjects, [""] * 20, 5, 0)
+    assert data.fold_of_subjects(subjects[::-1], [""] * 20, 5, 0) == first
+    assert data.fold_of_subjects(subjects, [""] * 20, 5, 1) != first
+
+
+def test_fewer_patients_than_folds() -> None:
+    with pytest.raises(ValueError, match=r"4 patients for 5 folds.*train\.folds=4"):
+        data.fold_of_subjects(list("ABCD"), [""] * 4, 5, 0)
+
+
+def test_areas_are_pixels_times_their_size() -> None:
+    assert made(["A"]).area_mm2_N == pytest.approx([32, 32])
+
+
+def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
+    image = np.arange(2 * 2 * 16 * 16, dtype=np.int16).reshape(2, 2, 16, 16)
+    labelled = np.array([[True, False], [False, True]])
+    with store.create(tmp_path / "s", source="t", spacing_mm=(2, 2), size=(16, 16), classes=("b", "m")) as out:
+        out.add("A", image, (image % 2).astype(np.uint8), labelled, {"ed_phase": 1, "es_phase": 0})
+        out.add("B", image, (image % 2).astype(np.uint8), labelled & False, {})
+    opened = store.open(tmp_path / "s")
+    slices = data.load(opened.path, opened.digest)
+    assert slices.patients == ("A",)  # nobody labelled B
+    assert [(int(p), int(z)) for p, z in zip(slices.phase_N, slices.level_N, strict=True)] == [(0, 0), (1, 1)]
+    assert (slices.image_NYX == image[[0, 1], [0, 1]]).all()
+    assert slices.ed_es == ((1, 0),)
+    with pytest.raises(ValueError, match="its data are not those"):
+        data.load(opened.path, "another digest")
+    with pytest.raises(ValueError, match="1 patients for 3 folds"):
+        data.check(opened, 3, 0)

@@ -1,0 +1,276 @@
+"""The main job for real: Ray, folds in worker processes, MLflow on sqlite; killed, resumed, repeated."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mtl.runfolder import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = (
+    "sweep=branch_location",
+    "demo.patients=6",
+    "demo.slices=2",
+    "demo.phases=2",
+    "demo.spacing_mm=6.25",
+    "demo.size=32",
+    "model.width=2",
+    "train.folds=3",
+    "train.batch_size=8",
+)
+BRANCHES = ["bottleneck", "up1", "up2", "up3", "up4"]
+TIMES = {"time_utc", "seconds", "slices_per_s"}
+
+
+def command(*extra: str) -> list[str]:
+    return [sys.executable, str(ROOT / "cluster" / "launch.py"), *TINY, *extra]
+
+
+def launch(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*extra), cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+
+
+def folds(runs: Path) -> dict[str, RunFolder]:
+    return {str(p.relative_to(runs)): RunFolder(p) for p in sorted(runs.glob("*/*/fold_*"))}
+
+
+def numbers(runs: Path) -> dict[str, object]:
+    """Everything that was computed, by fold, without times and rates."""
+    return {
+        name: (
+            [{k: v for k, v in record.items() if k not in TIMES} for record in fold.epochs()],
+            (fold.path / "volumes.csv").read_text(),
+            (fold.path / "slices.csv").read_text(),
+        )
+        for name, fold in folds(runs).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def finished(home: Path) -> subprocess.CompletedProcess[str]:
+    """An undisturbed sweep of two epochs in `home`."""
+    return launch(home, "train.epochs=2")
+
+
+def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
+    finished: subprocess.CompletedProcess[str], home: Path
+) -> None:
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert lines[0] == "profile demo (no data.store given): made-up patients"
+    assert re.search(r"will take about [\d.]+ hours .* 15 folds to train", finished.stdout)
+    assert re.search(r"\d+ of 30 epochs, \d+ of 15 folds ended", finished.stdout)
+    table = [line.split()[0] for line in lines if re.search(r"\+- .* done$", line)]
+    assert table == BRANCHES
+    assert sum(line.startswith("On made-up patients, trained briefly:") for line in lines) == 1
+    assert "sweep folder:  runs/branch_location" in finished.stdout
+    assert re.search(
+        r"mlflow ui --backend-store-uri sqlite:///+\S+/runs/mlflow\.db$", finished.stdout, re.MULTILINE
+    )
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+@pytest.mark.usefixtures("finished")
+def test_run_folders_and_results_are_as_the_contract_says(home: Path) -> None:
+    rows = list(csv.DictReader((home / "runs" / "branch_location" / "results.csv").open()))
+    assert [row["branch"] for row in rows] == BRANCHES
+    assert {(row["folds_done"], row["status"]) for row in rows} == {("3", "done")}
+    for row in rows:
+        assert re.fullmatch(rf"branch-{row['branch']}-[0-9a-f]{{8}}", row["configuration"])
+        best = [
+            max(RunFolder(fold).epochs(), key=lambda r: r["dice_val"])["dice_val"]
+            for fold in (home / "runs" / "branch_location" / row["configuration"]).glob("fold_*")
+        ]
+        assert float(row["dice_mean"]) == pytest.approx(sum(best) / 3, abs=1e-12)
+    assert len(folds(home / "runs")) == 15
+    for fold in folds(home / "runs").values():
+        assert fold.outcome() == "DONE"
+        assert {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", "volumes.csv", "slices.csv"} <= {
+            p.name for p in fold.path.iterdir()
+        }
+        assert json.loads((fold.path / "DONE").read_text())["reason"]
+
+
+@pytest.mark.usefixtures("finished")
+def test_nothing_is_left_behind_and_folders_are_private(home: Path) -> None:
+    assert {p.name for p in home.iterdir()} == {"runs", "data"}
+    assert {p.name for p in (home / "runs").iterdir()} == {"branch_location", "mlflow.db", "mlartifacts"}
+    for folder in [home / "runs", *(p for p in (home / "runs" / "branch_location").rglob("*") if p.is_dir())]:
+        assert os.stat(folder).st_mode & 0o077 == 0
+    assert not list((home / "runs").rglob("*.tmp"))
+
+
+@pytest.mark.usefixtures("finished")
+def test_mlflow_shows_sweep_configurations_and_folds(home: Path) -> None:
+    client = MlflowClient(f"sqlite:///{home}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("branch_location")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    by_parent: dict[str | None, list[str]] = {}
+    for run in runs:
+        by_parent.setdefault(run.data.tags.get("mlflow.parentRunId"), []).append(run.info.run_id)
+    (sweep,) = by_parent[None]
+    assert len(by_parent[sweep]) == 5
+    assert all(len(by_parent[configuration]) == 3 for configuration in by_parent[sweep])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [a.path for a in client.list_artifacts(sweep)] == ["results.csv"]
+    configuration = client.get_run(by_parent[sweep][0])
+    fold = client.get_run(by_parent[configuration.info.run_id][0])
+    assert fold.data.params["model.width"] == "2"
+    path = home / "runs" / fold.data.tags["branchpoint.path"]
+    record = RunFolder(path).epochs()[-1]
+    for key in set(record) - {"time_utc"}:
+        history = client.get_metric_history(fold.info.run_id, key)
+        assert [m.step for m in history] == [1, 2]
+        assert history[-1].value == pytest.approx(record[key])
+    last = [RunFolder(p).epochs()[-1]["dice_val"] for p in path.parent.glob("fold_*")]
+    assert configuration.data.metrics["dice_val_mean"] == pytest.approx(sum(last) / 3)
+    assert "dice_val_sd" in configuration.data.metrics
+
+
+@pytest.mark.usefixtures("finished")
+def test_the_same_command_again_trains_nothing_and_prints_the_same_table(
+    finished: subprocess.CompletedProcess[str], home: Path
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("*.pt")}
+    again = launch(home, "train.epochs=2")
+    assert again.returncode == 0
+    assert finished.stdout.endswith(again.stdout.partition("\n\n")[2])
+    assert {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("*.pt")} == before
+    assert "this sweep will take" not in again.stdout
+
+
+def epochs_so_far(runs: Path) -> int:
+    return sum(len(fold.epochs()) for fold in folds(runs).values())
+
+
+def wait_for_epochs(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while epochs_so_far(runs) < count:
+        assert process.poll() is None, "ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    children = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout.split()
+    pairs = list(zip(map(int, children[1::2]), map(int, children[::2]), strict=True))
+    found = [pid]
+    for parent in found:
+        found += [child for above, child in pairs if above == parent]
+    return found
+
+
+@pytest.fixture
+def started(home: Path, finished: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The same sweep, started into another runs folder (with the same made-up patients)."""
+    assert finished.returncode == 0
+    name = f"runs-{time.monotonic_ns()}"
+    process = subprocess.Popen(
+        command("train.epochs=2", f"runs={name}"), cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    process.runs = home / name  # type: ignore[attr-defined]
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["with all it started", "the launcher alone"])
+def test_killed_and_started_again_it_ends_with_the_same_numbers(
+    everything: bool, started: subprocess.Popen[bytes], home: Path
+) -> None:
+    runs: Path = started.runs  # type: ignore[attr-defined]
+    wait_for_epochs(runs, 7, started)
+    second = launch(home, "train.epochs=2", f"runs={runs.name}")
+    assert second.returncode == 2
+    assert "is being written by process" in second.stderr
+    for pid in descendants(started.pid) if everything else [started.pid]:
+        os.kill(pid, signal.SIGKILL)
+    started.wait()
+    done_before = sum(fold.outcome() == "DONE" for fold in folds(runs).values())
+    assert done_before < 15
+    resumed = launch(home, "train.epochs=2", f"runs={runs.name}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert numbers(runs) == numbers(home / "runs")
+    assert (runs / "branch_location" / "results.csv").read_text() == (
+        home / "runs" / "branch_location" / "results.csv"
+    ).read_text()
+
+
+def test_interrupted_by_the_user_it_says_how_to_go_on(started: subprocess.Popen[bytes]) -> None:
+    wait_for_epochs(started.runs, 1, started)  # type: ignore[attr-defined]
+    children = descendants(started.pid)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert errors.decode().strip().endswith("interrupted; the same command goes on from the last epoch")
+    deadline = time.monotonic() + 30
+    while [pid for pid in children if Path(f"/proc/{pid}").exists()] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_failed_fold_is_said_and_tried_again(home: Path) -> None:
+    extra = ("train.epochs=1", "model.branch=up3", "runs=runs-failing")
+    name = next(p.name for p in (home / "runs" / "branch_location").glob("branch-up3-*"))
+    assert launch(home, *extra).returncode == 0
+    (configuration,) = (home / "runs-failing" / "branch_location").glob("branch-up3-*")
+    assert configuration.name != name  # other epochs, other folder
+    fold = RunFolder(configuration / "fold_1")
+    (fold.path / "DONE").unlink()
+    whole = fold.last.read_bytes()
+    fold.last.write_bytes(whole[:500])
+    failed = launch(home, *extra)
+    assert failed.returncode == 1
+    assert fold.outcome() == "FAILED"
+    assert "last.pt: damaged" in failed.stdout
+    assert "no answer yet, since folds are missing at up3" in failed.stdout
+    fold.last.write_bytes(whole)
+    mended = launch(home, *extra)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert fold.outcome() == "DONE"
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_device_that_is_not_there_is_refused(home: Path) -> None:
+    refused = launch(home, "train.device=mps", "runs=runs-device")
+    assert refused.returncode == 2
+    assert (
+        refused.stderr.strip()
+        .splitlines()[-1]
+        .startswith("launch: train.device is 'mps', which is not usable here")
+    )
+
+
+@pytest.mark.usefixtures("finished")
+def test_a_tracking_server_that_is_down_stops_nobody(home: Path) -> None:
+    done = launch(home, "train.epochs=1", "model.branch=up1", "runs=runs-down", "tracking.uri=http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert "training goes on" in done.stderr
+    assert "1 with one branch point" in done.stdout or "nothing to compare" in done.stdout
+
+
+def test_above_the_limit_it_asks_and_without_a_terminal_ends(home: Path) -> None:
+    refused = launch(home, "train.epochs=3", "confirm_above_hours=0", "runs=runs-price")
+    assert refused.returncode == 2
+    assert "this sweep will take about" in refused.stdout
+    assert "there is no terminal to ask at" in refused.stderr
+    assert folds(home / "runs-price") == {}

@@ -1,0 +1,79 @@
+"""Eq. (5) and the weightings."""
+
+import math
+
+import pytest
+import torch
+
+from mtl.config import Weighting
+from mtl.loss import area_loss, joint_loss, segmentation_loss
+from mtl.weighting import make
+from mtl.weighting.learned import Learned
+
+
+def t(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64, requires_grad=True)
+
+
+def test_the_optimum_of_eq_5_is_sigma_reg_equal_l1_and_sigma_seg_squared_equal_2_l2() -> None:
+    l2, l1 = 0.0101, 206.0
+    s_seg, s_reg = t(math.log(2 * l2)), t(math.log(l1))
+    joint_loss(t(l2), t(l1), s_seg, s_reg).backward()
+    assert s_seg.grad is not None
+    assert s_reg.grad is not None
+    assert s_seg.grad.item() == pytest.approx(0, abs=1e-12)
+    assert s_reg.grad.item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_papers_figures_follow_from_it() -> None:
+    assert math.log(2 * 0.0101) == pytest.approx(-3.9, abs=0.005)
+    ratio = torch.exp(-t(-3.9)) / torch.exp(-t(3.45))
+    assert ratio.item() == pytest.approx(1556, abs=1)
+
+
+def test_gradients_of_both_s() -> None:
+    s_seg, s_reg = t(-1.0), t(2.0)
+    joint_loss(t(0.3), t(50.0), s_seg, s_reg).backward()
+    assert s_seg.grad is not None
+    assert s_reg.grad is not None
+    assert s_seg.grad.item() == pytest.approx(-math.exp(1.0) * 0.3 + 0.5)
+    assert s_reg.grad.item() == pytest.approx(-math.exp(-2.0) * 50 + 1)
+
+
+def test_descent_on_s_finds_the_optimum() -> None:
+    weighting = Learned(s_reg=0.0)
+    optimiser = torch.optim.Adam(weighting.parameters(), lr=0.05)
+    for _ in range(2000):
+        optimiser.zero_grad()
+        weighting.total(torch.tensor(0.0101), torch.tensor(206.0)).backward()
+        optimiser.step()
+    state = weighting.state()
+    assert state["log_sigma2_seg"] == pytest.approx(math.log(2 * 0.0101), abs=0.01)
+    assert state["log_sigma_reg"] == pytest.approx(math.log(206.0), abs=0.01)
+
+
+def test_learned_weights_start_at_one_in_predicted_units() -> None:
+    state = make(Weighting(), area_scale_mm2=400.0).state()
+    assert (state["log_sigma2_seg"], state["weight_seg"]) == (0, 1)
+    assert state["log_sigma_reg"] == pytest.approx(math.log(400))
+    assert state["weight_reg"] == pytest.approx(1 / 400)
+
+
+@pytest.mark.parametrize(("kind", "total"), [("fixed", 0.5 + 300 / 1556), ("equal", 300.5)])
+def test_fixed_and_equal_weights(kind: str, total: float) -> None:
+    weighting = make(Weighting(kind=kind), area_scale_mm2=400.0)
+    assert weighting.total(torch.tensor(0.5), torch.tensor(300.0)).item() == pytest.approx(total)
+    assert list(weighting.parameters()) == []
+    state = weighting.state()
+    assert (state["log_sigma2_seg"], state["log_sigma_reg"], state["weight_seg"]) == (None, None, 1)
+    assert state["weight_reg"] == pytest.approx(1 / 1556 if kind == "fixed" else 1)
+
+
+def test_segmentation_loss_by_hand() -> None:
+    logits = torch.tensor([[[[0.0, math.log(3)]]]])
+    expected = (math.log(2) + math.log(4)) / 2  # p = 1/2 and 3/4 of a pixel that is background
+    assert segmentation_loss(logits, torch.zeros(1, 1, 1, 2)).item() == pytest.approx(expected)
+
+
+def test_area_loss_by_hand() -> None:
+    assert area_loss(torch.tensor([[100.0], [50.0]]), torch.tensor([[90.0], [80.0]])).item() == 20

@@ -1,0 +1,89 @@
+"""Atomic writes, the lock, outcomes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtl import runfolder
+from mtl.runfolder import Locked, RunFolder, locked
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    runfolder.write_text(path, "old")
+    writing = runfolder.atomic(path)
+    writing.__enter__().write_text("ne")
+    assert path.read_text() == "old"
+    with pytest.raises(OSError, match="full"):
+        writing.__exit__(OSError, OSError("disk full"), None)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_keeps_every_digit_and_leaves_missing_numbers_empty(tmp_path: Path) -> None:
+    third = 1 / 3
+    runfolder.write_csv(tmp_path / "x.csv", [{"a": third, "b": None, "c": float("nan")}], ["a", "b", "c"])
+    assert (tmp_path / "x.csv").read_text() == f"a,b,c\n{third!r},,\n"
+
+
+def test_the_lock_holds_against_another_process_and_says_who(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mtl.runfolder import locked\n"
+        "with locked(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(Locked, match=f"being written by process {other.pid} on "), locked(tmp_path):
+            pass
+        other.kill()  # -9: the lock goes with the process
+        other.wait()
+        with locked(tmp_path, wait_s=5):
+            pass
+
+
+def test_folders_are_private(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare({"a": 1})
+    assert os.stat(folder.path).st_mode & 0o777 == 0o700
+
+
+def test_another_configuration_or_other_data_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    mine = {"data_digest": "abc", "model": {"width": 2}, "fold": 0}
+    folder.prepare(mine)
+    folder.check(mine)
+    with pytest.raises(ValueError, match=r"made with other data; remove it or use another runs="):
+        folder.check({**mine, "data_digest": "abd"})
+    with pytest.raises(ValueError, match=r"made with another model;"):
+        folder.check({**mine, "model": {"width": 4}})
+    (tmp_path / "config.yaml").write_text("{")
+    with pytest.raises(ValueError, match="remove it"):
+        folder.check(mine)
+
+
+def test_exactly_one_outcome(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.outcome() is None
+    folder.finish("FAILED", "out of memory", traceback="...")
+    assert (folder.outcome(), folder.reason()) == ("FAILED", "out of memory")
+    folder.prepare({"a": 1})  # tried again
+    assert folder.outcome() is None
+    folder.finish("FAILED", "again")
+    folder.finish("DONE", "all epochs trained")
+    assert [p.name for p in tmp_path.iterdir() if p.name in runfolder.OUTCOMES] == ["DONE"]
+
+
+def test_epochs_and_the_best_of_them(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.epochs() == []
+    records = [{"epoch": n, "dice_val": dice} for n, dice in enumerate([0.1, 0.7, 0.7, 0.3], start=1)]
+    folder.write_epochs(records)
+    assert folder.epochs() == records
+    assert runfolder.best_epoch(records)["epoch"] == 2

@@ -1,0 +1,211 @@
+"""Training one fold: it learns, it resumes to the same numbers, it stops when it must."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep import convert, store
+from mtl import data, train
+from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
+from mtl.data import Slices, folds_of
+from mtl.runfolder import RunFolder
+from mtl.train import Trainer
+
+TIMES = {"time_utc", "seconds", "slices_per_s"}
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing below may catch it."""
+
+
+def numbers(folder: RunFolder) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in folder.epochs()]
+
+
+def weights(folder: RunFolder, name: str) -> dict[str, torch.Tensor]:
+    return dict(torch.load(folder.path / name, weights_only=True)["network"])
+
+
+@pytest.fixture
+def whole(config: Config, slices: Slices, tmp_path: Path) -> RunFolder:
+    """An uninterrupted training of fold 1."""
+    folder = RunFolder(tmp_path / "whole")
+    train.train(config, slices, 1, folder)
+    return folder
+
+
+def assert_same(a: RunFolder, b: RunFolder) -> None:
+    assert numbers(a) == numbers(b)
+    for name in ("last.pt", "best.pt"):
+        theirs = weights(b, name)
+        assert all(torch.equal(value, theirs[key]) for key, value in weights(a, name).items())
+    for name in ("volumes.csv", "slices.csv", "config.yaml", "DONE"):
+        assert (a.path / name).read_bytes() == (b.path / name).read_bytes()
+
+
+def test_a_run_folder_holds_what_the_contract_says(whole: RunFolder) -> None:
+    names = {p.name for p in whole.path.iterdir()}
+    assert names == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", "volumes.csv", "slices.csv", "DONE"}
+    assert list(whole.epochs()[0]) == [
+        "epoch",
+        "time_utc",
+        "loss_train",
+        "loss_seg_train",
+        "loss_area_train",
+        "dice_val",
+        "area_mad_mm2",
+        "log_sigma2_seg",
+        "log_sigma_reg",
+        "weight_seg",
+        "weight_reg",
+        "lr",
+        "seconds",
+        "slices_per_s",
+    ]
+    assert [record["epoch"] for record in whole.epochs()] == [1, 2, 3]
+    assert [record["lr"] for record in whole.epochs()] == pytest.approx([0.001, 0.00095, 0.0009025])
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_killed_after_any_epoch_it_ends_with_the_same_numbers(
+    epoch: int, whole: RunFolder, config: Config, slices: Slices, tmp_path: Path
+) -> None:
+    def kill(record: dict[str, Any]) -> None:
+        if record["epoch"] == epoch:
+            raise Killed
+
+    folder = RunFolder(tmp_path / "killed")
+    with pytest.raises(Killed):
+        train.train(config, slices, 1, folder, kill)
+    train.train(config, slices, 1, folder)
+    assert_same(folder, whole)
+
+
+@pytest.mark.parametrize("writes", range(1, 13))
+def test_killed_before_any_write_it_ends_with_the_same_numbers(
+    writes: int,
+    whole: RunFolder,
+    config: Config,
+    slices: Slices,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Die at the n-th replacement of a file: best.pt, epochs.jsonl, last.pt, the CSVs, DONE."""
+    folder, left, replace = RunFolder(tmp_path / "killed"), [writes], os.replace
+
+    def dying(*args: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        replace(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mtl.runfolder.os.replace", dying)
+        try:
+            train.train(config, slices, 1, folder)
+        except Killed:
+            assert folder.outcome() is None
+    train.train(config, slices, 1, folder)
+    assert_same(folder, whole)
+
+
+def test_each_image_and_copy_is_seen_once_an_epoch(slices: Slices, config: Config) -> None:
+    fold = folds_of(slices, 5, 0, "validation")[0]
+    trainer = Trainer(config, slices, fold, 0, CPU)
+    for epoch in (1, 2):
+        pairs = np.concatenate(trainer.batches(epoch))
+        assert sorted(map(tuple, pairs.tolist())) == [(n, c) for n in sorted(fold.train.tolist()) for c in range(3)]
+    assert not np.array_equal(np.concatenate(trainer.batches(1)), np.concatenate(trainer.batches(2)))
+    assert max(len(batch) for batch in trainer.batches(1)) <= config.train.batch_size
+
+
+def test_the_area_is_that_of_the_transformed_mask(slices: Slices, config: Config) -> None:
+    trainer = Trainer(config, slices, folds_of(slices, 5, 0, "validation")[0], 0, CPU)
+    image, mask, area_mm2 = trainer.inputs(trainer.batches(1)[0], trainer.draws(1))
+    assert image.shape == mask.shape == (len(area_mm2), 1, 48, 48)
+    assert torch.equal(area_mm2[:, 0], mask.sum(dim=(1, 2, 3)) * 6.25**2)
+
+
+def test_areas_are_reported_in_mm2_whatever_the_scale(slices: Slices, config: Config) -> None:
+    """The first joint loss's parts are in mm2 for both scales; log sigma starts at one predicted unit."""
+    fold = folds_of(slices, 5, 0, "validation")[0]
+    deviation_mm2 = float(slices.area_mm2_N[fold.train].std())
+    for scale, s_reg in (("fold", np.log(deviation_mm2)), ("none", 0.0)):
+        settings = dataclasses.replace(config, model=Model(width=2, area_scale=scale))
+        trainer = Trainer(settings, slices, fold, 0, CPU)
+        assert trainer.weighting.state()["log_sigma_reg"] == pytest.approx(s_reg, abs=1e-6)
+        image, mask, area_mm2 = trainer.inputs(trainer.batches(1)[0], trainer.draws(1))
+        expected = (trainer.network(image)[1] - area_mm2).abs().mean().item()
+        assert trainer.step(image, mask, area_mm2)[2] == pytest.approx(expected, rel=1e-4)
+
+
+def test_it_learns(raw: Path, tmp_path: Path) -> None:
+    convert.convert(raw, tmp_path / "s.zarr", spacing_mm=3.125, size=96)
+    opened = store.open(tmp_path / "s.zarr")
+    settings = Config(opened.digest, Model(width=8), Train(epochs=12, batch_size=2, device="cpu"), Optim(lr=0.005))
+    folder = RunFolder(tmp_path / "run")
+    train.train(settings, data.load(opened.path, opened.digest), 0, folder)
+    first, last = folder.epochs()[0], folder.epochs()[-1]
+    assert last["loss_seg_train"] < 0.5 * first["loss_seg_train"]
+    assert max(record["dice_val"] for record in folder.epochs()) > 0.5
+    assert last["log_sigma2_seg"] < 0  # eq. (5): the segmentation's loss is far below 1/2
+
+
+def test_the_papers_selection_reports_the_test_set_alone(slices: Slices, config: Config, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        config, protocol=Protocol(selection="test"), train=dataclasses.replace(config.train, epochs=1)
+    )
+    folder = RunFolder(tmp_path / "run")
+    train.train(settings, slices, 0, folder)
+    lines = (folder.path / "volumes.csv").read_text().splitlines()[1:]
+    assert lines
+    assert all(line.split(",")[2] == "test" for line in lines)
+
+
+def test_fixed_weights_have_no_sigma(slices: Slices, config: Config, tmp_path: Path) -> None:
+    settings = dataclasses.replace(
+        config, weighting=Weighting(kind="fixed"), train=dataclasses.replace(config.train, epochs=1)
+    )
+    folder = RunFolder(tmp_path / "run")
+    train.train(settings, slices, 0, folder)
+    record = folder.epochs()[0]
+    assert (record["log_sigma2_seg"], record["log_sigma_reg"]) == (None, None)
+    assert record["loss_train"] == pytest.approx(record["loss_seg_train"] + record["loss_area_train"] / 1556)
+
+
+def test_a_loss_that_is_no_number_stops_the_fold_and_says_where(
+    slices: Slices, config: Config, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(config, optim=Optim(lr=10.0), model=Model(width=2, area_scale="none"))
+    with pytest.raises(train.Diverged, match=r"epoch \d+, batch \d+: loss .*L_seg .*log_sigma_reg"):
+        train.train(settings, slices, 0, RunFolder(tmp_path / "run"))
+
+
+def test_checkpoints_of_others_and_damaged_ones_are_refused(
+    whole: RunFolder, config: Config, slices: Slices
+) -> None:
+    with pytest.raises(ValueError, match="of another configuration, data or fold"):
+        train.load_checkpoint(whole.last, config, 2)
+    whole.last.write_bytes(whole.last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.pt: damaged .*remove the fold's folder"):
+        train.train(config, slices, 1, whole)
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_an_error(device: str) -> None:
+    if {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]:
+        pytest.skip(f"{device} is usable here")
+    with pytest.raises(ValueError, match=f"train.device is '{device}', which is not usable here; usable: cpu"):
+        train.resolve_device(device)
+
+
+def test_the_probe_measures_and_changes_nothing(slices: Slices, config: Config) -> None:
+    train_s, predict_s = train.probe(config, slices)
+    assert predict_s > 0
+    assert train_s > 0
