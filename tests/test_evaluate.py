@@ -106,8 +106,8 @@ def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Confi
 def test_both_csvs_hold_both_sets(slices: Slices, tmp_path: Path) -> None:
     fold = Fold(np.arange(12, 30), np.arange(6), np.arange(6, 12))
     evaluate.write(UNet(width=2, size=48), slices, fold, RunFolder(tmp_path), torch.device("cpu"))
-    volumes = list(csv.DictReader((tmp_path / "volumes.csv").open()))
-    lines = list(csv.DictReader((tmp_path / "slices.csv").open()))
+    volumes = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))
+    lines = list(csv.DictReader((tmp_path / "slices.csv").read_text().splitlines()))
     assert tuple(volumes[0]) == evaluate.VOLUME_COLUMNS
     assert tuple(lines[0]) == evaluate.SLICE_COLUMNS
     assert [row["set"] for row in volumes] == ["validation"] * 2 + ["test"] * 2

@@ -87,7 +87,7 @@ def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
 
 @pytest.mark.usefixtures("finished")
 def test_run_folders_and_results_are_as_the_contract_says(home: Path) -> None:
-    rows = list(csv.DictReader((home / "runs" / "branch_location" / "results.csv").open()))
+    rows = list(csv.DictReader((home / "runs" / "branch_location" / "results.csv").read_text().splitlines()))
     assert [row["branch"] for row in rows] == BRANCHES
     assert {(row["folds_done"], row["status"]) for row in rows} == {("3", "done")}
     for row in rows:

@@ -14,11 +14,15 @@ from mtl.runfolder import Locked, RunFolder, locked
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f"
     runfolder.write_text(path, "old")
-    writing = runfolder.atomic(path)
-    writing.__enter__().write_text("ne")
-    assert path.read_text() == "old"
+
+    def fill_the_disk() -> None:
+        with runfolder.atomic(path) as temporary:
+            temporary.write_text("ne")
+            assert path.read_text() == "old"
+            raise OSError("disk full")
+
     with pytest.raises(OSError, match="full"):
-        writing.__exit__(OSError, OSError("disk full"), None)
+        fill_the_disk()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

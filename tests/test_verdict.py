@@ -47,7 +47,7 @@ def row(branch: str, dice: float, sd: float, area: float = 300.0, status: str = 
 
 def test_results_csv_has_the_contracts_columns(tmp_path: Path) -> None:
     verdict.write(tmp_path / "results.csv", [row("up4", 0.9, 0.1)])
-    (line,) = csv.DictReader((tmp_path / "results.csv").open())
+    (line,) = csv.DictReader((tmp_path / "results.csv").read_text().splitlines())
     assert list(line) == [
         "configuration",
         "branch",
