@@ -16,7 +16,7 @@ def ensure(demo: Demo) -> Path:
     """The store of the made-up patients that `demo` describes; made now if it is not there."""
     sizes = {key: value for key, value in dataclasses.asdict(demo).items() if key != "folder"}
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(demo.folder).expanduser() / f"demo-{digest}"
+    folder = Path(demo.folder).expanduser().resolve() / f"demo-{digest}"
     raw, store = folder / "raw", folder / "store.zarr"
     if store.exists():
         return store

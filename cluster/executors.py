@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ ENVIRONMENT = {
 
 FOLD = "fold"
 """A slot for one fold on a CPU, as a Ray resource."""
+JUST_MADE_S = 60
+"""A scratch folder this young may not be locked yet."""
 OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run folders, nothing passes here
 
 
@@ -62,7 +65,7 @@ def local_ray(slots: int | None) -> Iterator[Path]:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
-                _temp_dir=str(scratch),
+                _temp_dir=str(scratch / "r"),  # Ray opens its folder to everybody: ours above it stays shut
                 object_store_memory=OBJECT_STORE_BYTES,
             )
             yield scratch
@@ -73,8 +76,12 @@ def local_ray(slots: int | None) -> Iterator[Path]:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A short private folder (sockets allow 107 characters); those of killed launches are cleared away."""
-    home = runfolder.make_private(Path(tempfile.gettempdir()) / f"branchpoint-{os.getuid()}")
+    home = runfolder.make_private(Path("/tmp") / f"bp-{os.getuid()}")
+    if home.stat().st_uid != os.getuid() or home.stat().st_mode & 0o077:
+        raise OSError(f"{home}: not this user's own private folder; remove it")
     for old in home.iterdir():
+        if time.time() - old.stat().st_mtime < JUST_MADE_S:
+            continue
         try:
             with runfolder.locked(old):
                 shutil.rmtree(old, ignore_errors=True)

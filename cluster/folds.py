@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import executors, worker
-from mtl.runfolder import RunFolder
+from mtl.runfolder import Locked, RunFolder, make_private
 
 POLL_S = 0.2
 
@@ -69,8 +69,11 @@ def _note_death(ended: Any, run: RunFolder) -> None:
     """A fold whose process died could not say so itself."""
     try:
         executors.outcome(ended)
+    except Locked:
+        return  # somebody else trains there; the launcher says so at the end
     except Exception as error:
         if run.outcome() is None:
+            make_private(run.path)
             run.finish("FAILED", str(error))
 
 

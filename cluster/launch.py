@@ -134,9 +134,10 @@ def run(request: Request) -> int:
     points = search.grid(_space(request))
     for point in points:
         settings.config_at(wanted, point, "")  # a wrong value is found before any data are made
-    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
+    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser().resolve())
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
-    runs = make_private(Path(wanted.runs).expanduser())
+    # Absolute: Tune lets every trial work in a folder of its own.
+    runs = make_private(Path(wanted.runs).expanduser().resolve())
     sweep_folder = make_private(runs / request.sweep)
     configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
     with locked(sweep_folder):
@@ -203,11 +204,18 @@ def _answer(
     for c in configurations:
         for fold in c.runs:
             if fold.outcome() != "DONE":
-                print(f"not done: {fold.path}: {fold.reason() or 'somebody else is writing it, or it was stopped'}")
-    print(f"sweep folder:  {sweep_folder}", flush=True)
+                print(
+                    f"not done: {_shown(fold.path)}: {fold.reason() or 'somebody else is writing it, or it was stopped'}"
+                )
+    print(f"sweep folder:  {_shown(sweep_folder)}", flush=True)
     watcher.finish(sweep_folder / "results.csv", answer)
     print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
     return 0 if all(result.status == "done" for result in results) else 1
+
+
+def _shown(path: Path) -> str:
+    """A path as a user at this place would write it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _setting(request: Request, opened: cine.Store) -> str:

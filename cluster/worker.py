@@ -8,9 +8,6 @@ from typing import Any
 from mtl.config import Config, from_dict
 from mtl.runfolder import RunFolder, locked, make_private
 
-LEFT_OVER_S = 30.0
-"""How long a worker of a killed launch may take to notice that its Ray is gone."""
-
 
 @dataclass(frozen=True)
 class FoldJob:
@@ -20,12 +17,14 @@ class FoldJob:
     store: str
     folder: str
     number: int
+    left_over_s: float = 30.0
+    """How long a worker of a killed launch may take to notice that its Ray is gone, s."""
 
 
 def run_fold(job: FoldJob) -> None:
     """Train a fold under its folder's lock. A failure ends as FAILED with its reason in the folder."""
     folder = RunFolder(make_private(Path(job.folder)))
-    with locked(folder.path, wait_s=LEFT_OVER_S):
+    with locked(folder.path, wait_s=job.left_over_s):
         if folder.outcome() == "DONE":
             return
         try:
