@@ -204,9 +204,8 @@ def _answer(
     for c in configurations:
         for fold in c.runs:
             if fold.outcome() != "DONE":
-                print(
-                    f"not done: {_shown(fold.path)}: {fold.reason() or 'somebody else is writing it, or it was stopped'}"
-                )
+                why = fold.reason() or "somebody else is writing it, or it was stopped"
+                print(f"not done: {_shown(fold.path)}: {why}")
     print(f"sweep folder:  {_shown(sweep_folder)}", flush=True)
     watcher.finish(sweep_folder / "results.csv", answer)
     print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")

@@ -72,8 +72,9 @@ class Mirror:
                     self._run(fold, run.path.name, parent, {**flat(c.config), "fold": number})
                     self._log(fold, run.epochs())
                     self._set_status(fold, STATUS.get(run.outcome() or "", "RUNNING"))
-            self._log(path, [_mean(records) for records in zip(*(run.epochs() for run in c.runs), strict=True)]
-                      if all(run.epochs() for run in c.runs) else [])  # fmt: skip
+            # As far as every fold has come.
+            by_epoch = zip(*(run.epochs() for run in c.runs), strict=False)
+            self._log(path, [_mean(records) for records in by_epoch])
             outcomes = [run.outcome() for run in c.runs]
             ended = all(outcomes)
             self._set_status(path, "RUNNING" if not ended else "FAILED" if "FAILED" in outcomes else "FINISHED")
