@@ -66,7 +66,7 @@ class Train:
     shift: float = 0.5
     """largest translation of a copy, in image sizes, along rows and columns"""
     device: str = "auto"
-    """auto, cpu, cuda or mps; one that is asked for and not usable is an error"""
+    """auto (CUDA, else the CPU), cpu, cuda or mps; one that is asked for and not usable is an error"""
 
     def __post_init__(self) -> None:
         between("train.epochs", self.epochs, 1, 100_000)

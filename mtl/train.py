@@ -29,10 +29,13 @@ class Diverged(ArithmeticError):
 
 
 def resolve_device(asked: str) -> torch.device:
-    """`auto` takes what there is; a device that is asked for and not usable is an error, never the CPU."""
+    """`auto` takes CUDA where there is one, else the CPU (mps is taken only when asked for: nobody has measured it).
+
+    A device that is asked for and not usable is an error, never a silent run on the CPU.
+    """
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
-        return torch.device(next(name for name, there in usable.items() if there))
+        return torch.device("cuda" if usable["cuda"] else "cpu")
     if not usable[asked]:
         there = ", ".join(name for name, is_there in usable.items() if is_there)
         raise ValueError(f"train.device is {asked!r}, which is not usable here; usable: {there}, auto")
