@@ -10,11 +10,13 @@ from data_prep import convert, phantom
 from mtl.runfolder import locked, make_private
 
 WAIT_S = 600.0
+VERSION = 1
+"""To be raised when the phantom or the conversion of it changes, so that an older store is not taken for ours."""
 
 
 def ensure(demo: Demo) -> Path:
     """The store of the made-up patients that `demo` describes; made now if it is not there."""
-    sizes = {key: value for key, value in dataclasses.asdict(demo).items() if key != "folder"}
+    sizes = {"made_by": VERSION} | {key: value for key, value in dataclasses.asdict(demo).items() if key != "folder"}
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(demo.folder).expanduser().resolve() / f"demo-{digest}"
     raw, store = folder / "raw", folder / "store.zarr"

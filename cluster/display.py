@@ -14,7 +14,8 @@ PLAIN_EVERY_S = 15.0
 class Display:
     """Progress over all epochs of all folds, read from the run folders."""
 
-    def __init__(self, configurations: Sequence[Configuration]) -> None:
+    def __init__(self, configurations: Sequence[Configuration], selection: str) -> None:
+        self._best = "best Dice" if selection == "validation" else "best Dice on the test folds"
         self._configurations = configurations
         self._total = sum(c.epochs * len(c.runs) for c in configurations)
         self._begin, self._begin_epochs = time.monotonic(), -1
@@ -47,7 +48,7 @@ class Display:
             self._begin_epochs = epochs
         text = f"{folds} of {sum(len(c.runs) for c in self._configurations)} folds ended"
         if best >= 0:
-            text += f", best Dice {best:.3f} ({where.rpartition('-')[0]})"
+            text += f", {self._best} {best:.3f} ({where.rpartition('-')[0]})"
         if self._bar:
             self._bar.update(self._task, completed=epochs, description=text)
         elif time.monotonic() >= self._plain_due or folds != self._folds_told:

@@ -8,13 +8,15 @@ two-thread step slowed down seven times.
 import os
 import secrets
 import shutil
+import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster import worker
 from mtl import runfolder
 
 ENVIRONMENT = {
@@ -36,8 +38,6 @@ ENVIRONMENT = {
 
 FOLD = "fold"
 """A slot for one fold on a CPU, as a Ray resource."""
-JUST_MADE_S = 60
-"""A scratch folder this young may not be locked yet."""
 OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run folders, nothing passes here
 
 
@@ -77,16 +77,15 @@ def local_ray(slots: int | None) -> Iterator[Path]:
 def _scratch() -> Iterator[Path]:
     """A short private folder (sockets allow 107 characters); those of killed launches are cleared away."""
     home = runfolder.make_private(Path("/tmp") / f"bp-{os.getuid()}")
-    if home.stat().st_uid != os.getuid() or home.stat().st_mode & 0o077:
+    facts = home.lstat()  # a link would lead the clearing below elsewhere
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise OSError(f"{home}: not this user's own private folder; remove it")
-    for old in home.iterdir():
-        if time.time() - old.stat().st_mtime < JUST_MADE_S:
-            continue
+    for lock in home.glob("*/.lock"):
         try:
-            with runfolder.locked(old):
-                shutil.rmtree(old, ignore_errors=True)
+            with runfolder.locked(lock.parent):
+                shutil.rmtree(lock.parent, ignore_errors=True)
         except (runfolder.Locked, OSError):
-            continue  # a launch that runs
+            continue  # a launch that runs, or one that clears away too
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=""))
     try:
         with runfolder.locked(scratch):
@@ -95,35 +94,43 @@ def _scratch() -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def gpus() -> int:
-    """GPUs that Ray found."""
+@dataclass(frozen=True)
+class Place:
+    """Where this sweep's folds run: the device that torch found usable, and how many at a time."""
+
+    device: str
+    asked: int | None
+    """folds at a time, if the user said so"""
+
+    @property
+    def slots(self) -> int:
+        """Folds at a time: one per GPU, one per core."""
+        if self.asked:
+            return self.asked
+        return _ray_has("GPU") if self.device == "cuda" else 1 if self.device == "mps" else _ray_has(FOLD)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Queue a function for a free slot; the answer is awaited with wait()."""
+        needs: dict[str, Any] = {"resources": {FOLD: max(1, _ray_has(FOLD) // self.slots)}}
+        if self.device == "cuda":
+            needs["num_gpus"] = min(1.0, _ray_has("GPU") / self.slots)
+        return _submit(function, *arguments, **needs)
+
+
+def place(device: str, slots: int | None) -> Place:
+    """Ask a worker, which has torch, what `device` means here; ValueError where it is not usable."""
+    return Place(outcome(_submit(worker.usable_device, device)), slots)
+
+
+def _ray_has(resource: str) -> int:
     import ray
 
-    return int(ray.cluster_resources().get("GPU", 0))
+    return int(ray.cluster_resources().get(resource, 0))
 
 
-def slots(device: str) -> int:
-    """Folds that run at a time."""
+def _submit(function: Callable[..., Any], *arguments: Any, **needs: Any) -> Any:
     import ray
 
-    return gpus() if uses_gpu(device) else int(ray.cluster_resources()[FOLD])
-
-
-def uses_gpu(device: str) -> bool:
-    return device == "cuda" or (device == "auto" and gpus() > 0)
-
-
-def check_device(device: str) -> None:
-    """ValueError for a GPU that is asked for and not there: never a silent run on the CPU."""
-    if device == "cuda" and not gpus():
-        raise ValueError("train.device is 'cuda', and there is no CUDA GPU here; wanted auto or cpu")
-
-
-def submit(function: Callable[..., Any], *arguments: Any, device: str) -> Any:
-    """Queue a function for a free slot; the answer is awaited with wait()."""
-    import ray
-
-    needs: dict[str, Any] = {"num_gpus": 1} if uses_gpu(device) else {"resources": {FOLD: 1}}
     # SPREAD: inside a trial a task would else be captured by the trial's placement group, and refused.
     options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": "SPREAD", **needs}
     return ray.remote(function).options(**options).remote(*arguments)

@@ -39,14 +39,13 @@ class Configuration:
         return all(run.outcome() == "DONE" for run in self.runs)
 
 
-def evaluate(configuration: Configuration, store: Path, report: Report) -> None:
+def evaluate(configuration: Configuration, store: Path, place: executors.Place, report: Report) -> None:
     """Train every unfinished fold and report the mean over folds as each epoch is complete in all of them.
 
     Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running.
     """
-    device = configuration.config["train"]["device"]
     pending = {
-        executors.submit(worker.run_fold, _job(configuration, store, k), device=device): run
+        place.submit(worker.run_fold, _job(configuration, store, k)): run
         for k, run in enumerate(configuration.runs)
         if run.outcome() != "DONE"
     }

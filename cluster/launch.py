@@ -53,9 +53,8 @@ Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
 ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
-WATCH_S = 1.0
-MIRROR_EVERY = 3
-"""The mirror is written at every third look."""
+WATCH_S, MIRROR_S = 1.0, 3.0
+"""How often the run folders are looked at, for the display and for the mirror."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +68,18 @@ class Request:
     """keys that were given"""
     settings: Settings
 
+    @property
+    def selection(self) -> str:
+        """What the best epochs are chosen on."""
+        return self.settings.protocol.selection
+
 
 def main() -> int:
     """Compose the settings, then run; every user's mistake is one line on stderr and exit status 2."""
     os.umask(0o077)  # patients' data: what we and our workers write is for the owner alone
     os.environ |= executors.ENVIRONMENT
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise: the one line is ours
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         request = compose(sys.argv[1:])
         return run(request) if request else 0
@@ -88,6 +92,10 @@ def main() -> int:
         return 130
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _complain(what: str) -> int:
     print(f"launch: {what}", file=sys.stderr)
     return 2
@@ -98,13 +106,14 @@ def compose(argv: Sequence[str]) -> Request | None:
     settings.register(HELP.format(settings=settings.help_lines()))
     if any(word in argv for word in ("-m", "--multirun")):
         raise ValueError("-m is not used here: one command runs the whole sweep; its values stand in its file")
-    overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word[0] in "+~")]
+    overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word[:1] in ("+", "~"))]
     flags = [word for word in argv if word not in overrides]
     if ONLY_PRINTS & set(flags):
         given: dict[str, Any] = {"sweep": settings.choices("sweep")[0], "profile": "demo"}
         overrides = [f"{key}={value}" for key, value in given.items()]
     else:
         stray = [word for before, word in pairwise(["", *flags]) if not word.startswith("-") and before[:1] != "-"]
+        overrides = [settings.quoted(word) for word in overrides]
         given = settings.check_overrides([*overrides, *stray])
     has_store = bool(given.get("data.store"))
     profile = str(given.get("profile") or ("paper" if has_store else "demo"))
@@ -128,21 +137,21 @@ def run(request: Request) -> int:
     wanted = request.settings
     made_up = not wanted.data.store
     print(f"profile {request.profile} ({request.why}){': made-up patients' if made_up else ''}", flush=True)
-    uri = wanted.tracking.uri
-    if uri:
-        tracking_uris.check(uri)
     points = search.grid(_space(request))
     for point in points:
         settings.config_at(wanted, point, "")  # a wrong value is found before any data are made
-    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser().resolve())
-    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     # Absolute: Tune lets every trial work in a folder of its own.
-    runs = make_private(Path(wanted.runs).expanduser().resolve())
+    runs = Path(wanted.runs).expanduser().resolve()
+    uri = wanted.tracking.uri or tracking_uris.default(runs)
+    tracking_uris.check(uri)
+    plan.check_login_node(wanted.yes)
+    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
+    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     sweep_folder = make_private(runs / request.sweep)
     configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
     with locked(sweep_folder):
         _check_folders(configurations)
-        watcher = Watcher(request.sweep, configurations, runs, uri or tracking_uris.default(runs), wanted)
+        watcher = Watcher(request, configurations, runs, uri)
         if not all(c.done() for c in configurations):
             _train(wanted, configurations, opened, watcher)
         return _answer(request, configurations, opened, watcher)
@@ -169,38 +178,35 @@ def _check_folders(configurations: Sequence[Configuration]) -> None:
             fold.check(fold_dict(c.config, number))
 
 
-def _train(
-    wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher"
-) -> None:
+def _train(wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher") -> None:
     """Probe, ask, search: the configurations that are not done yet."""
     left = [c for c in configurations if not c.done()]
-    plan.check_login_node(wanted.yes)
-    device = wanted.train.device
     by_point = {repr(c.point): c for c in left}
+    store = opened.path.resolve()
     with executors.local_ray(wanted.site.slots) as scratch:
-        executors.check_device(device)
-        estimate = plan.estimate(left, opened, wanted.protocol)
+        place = executors.place(wanted.train.device, wanted.site.slots)
+        estimate = plan.estimate(left, opened, place, wanted.protocol)
         print(estimate, flush=True)
         plan.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
         # Enough configurations at a time that a free slot always finds a fold waiting.
         concurrent = min(len(left), -(-estimate.slots // wanted.train.folds) + 1)
 
         def evaluate(point: search.Point, report: search.Report) -> None:
-            folds.evaluate(by_point[repr(point)], opened.path, report)
+            folds.evaluate(by_point[repr(point)], store, place, report)
 
         with watcher.watching():
-            search.search([c.point for c in left], evaluate, concurrent, scratch)
+            errors = search.search([c.point for c in left], evaluate, concurrent, scratch)
+    for error in errors:
+        print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
 
 
-def _answer(
-    request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher"
-) -> int:
+def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher") -> int:
     """results.csv, the table, the sentence, where to look; the exit status."""
     results = [verdict.result(c.folder, c.branch, len(c.runs)) for c in configurations]
     sweep_folder = configurations[0].folder.parent
     verdict.write(sweep_folder / "results.csv", results)
     answer = verdict.sentence(results, _setting(request, opened))
-    print(f"\n{verdict.table(results, request.settings.protocol.selection)}\n\n{answer}\n")
+    print(f"\n{verdict.table(results, request.selection)}\n\n{answer}\n")
     for c in configurations:
         for fold in c.runs:
             if fold.outcome() != "DONE":
@@ -220,44 +226,58 @@ def _shown(path: Path) -> str:
 def _setting(request: Request, opened: cine.Store) -> str:
     """For what the answer holds: the beginning of its sentence."""
     brief = ", trained briefly" if request.profile == "demo" else ""
+    chosen = ", best epoch chosen on the test fold as in the paper" * (request.selection == "test")
     if opened.source == "phantom":
-        return f"On made-up patients{brief}:"
-    return f"On {len(opened.patients)} patients ({opened.source}), {request.settings.train.epochs} epochs{brief}:"
+        return f"On made-up patients{brief}{chosen}:"
+    patients = len(data.labelled_patients(opened))
+    return f"On {patients} patients ({opened.source}), {request.settings.train.epochs} epochs{brief}{chosen}:"
 
 
 class Watcher:
-    """Shows the progress and keeps the mirror up to date while the search runs, from the driver alone."""
+    """Shows the progress and keeps the mirror up to date while the search runs, from the driver alone.
 
-    def __init__(
-        self, sweep: str, configurations: Sequence[Configuration], runs: Path, uri: str, wanted: Settings
-    ) -> None:
+    In two threads: a tracking server that is slow must not stop the display.
+    """
+
+    def __init__(self, request: Request, configurations: Sequence[Configuration], runs: Path, uri: str) -> None:
         self.uri = uri
-        self._sweep, self._runs, self._question = sweep, runs, wanted.sweep.question
-        self._configurations = configurations
+        self._request, self._runs, self._configurations = request, runs, configurations
         self._mirror: Mirror | None = None
         self._warned = False
         self._stop = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        thread = threading.Thread(target=self._watch, daemon=True)
-        thread.start()
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._show, self._keep_mirror)]
+        for thread in threads:
+            thread.start()
         try:
             yield
+        except KeyboardInterrupt:
+            self._end(threads)
+            if self._mirror:
+                self._try(lambda mirror: mirror.close(self._configurations))
+            raise
         finally:
-            self._stop.set()
-            thread.join(timeout=30)
+            self._end(threads)
 
-    def _watch(self) -> None:
-        display = Display(self._configurations)
-        looks = 0
-        while not self._stop.wait(WATCH_S):
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        self._stop.set()
+        for thread in threads:
+            thread.join()
+
+    def _show(self) -> None:
+        display = Display(self._configurations, self._request.selection)
+        try:
+            while not self._stop.wait(WATCH_S):
+                display.update()
             display.update()
-            if looks % MIRROR_EVERY == 0:
-                self._try(lambda mirror: mirror.sync(self._configurations))
-            looks += 1
-        display.update()
-        display.stop()
+        finally:
+            display.stop()
+
+    def _keep_mirror(self) -> None:
+        while not self._stop.wait(MIRROR_S):
+            self._try(lambda mirror: mirror.sync(self._configurations))
 
     def finish(self, table: Path, answer: str) -> None:
         self._try(lambda mirror: mirror.finish(self._configurations, table, answer))
@@ -268,15 +288,18 @@ class Watcher:
             if self._mirror is None:
                 from cluster.tracking import Mirror
 
-                self._mirror = Mirror(self.uri, self._sweep, self._question, self._runs)
+                question = self._request.settings.sweep.question
+                self._mirror = Mirror(self.uri, self._request.sweep, question, self._runs)
             work(self._mirror)
         except Exception as error:
             self._mirror = None
             if not self._warned:
                 self._warned = True
-                lines = str(error).splitlines() or [repr(error)]
+                why = (str(error).splitlines() or [""])[0]
+                where = tracking_uris.without_password(self.uri)
                 print(
-                    f"launch: MLflow at {self.uri} is not reached ({lines[0]}); training goes on",
+                    f"launch: no mirror in MLflow at {where} for now ({type(error).__name__}: {why}); "
+                    "the run folders hold everything",
                     file=sys.stderr,
                 )
 

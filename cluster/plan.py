@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cluster import executors, worker
 from cluster.folds import Configuration
 from data_prep import store as cine
+from mtl import data
 from mtl.config import Protocol
 
 LONGEST_ANSWER_S = 5
@@ -29,37 +32,56 @@ class Estimate:
 
     def __str__(self) -> str:
         minutes = self.hours * 60
-        spelled = (
-            f"{self.hours:.1f} h" if self.hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
-        )
+        spelled = f"{self.hours:.1f} h" if self.hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
         return (
             f"this sweep will take about {self.hours:.3f} hours ({spelled}) on this machine: {self.folds} folds "
             f"to train, {self.slots} at a time"
         )
 
 
-def estimate(configurations: Sequence[Configuration], opened: cine.Store, protocol: Protocol) -> Estimate:
-    """Probe each kind of network once, all slots busy as in the sweep, and add up the epochs still to train."""
-    device = configurations[0].config["train"]["device"]
-    kinds = {repr((c.config["model"], c.config["train"]["batch_size"])): c for c in configurations}
+def estimate(
+    configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place, protocol: Protocol
+) -> Estimate:
+    """Probe each kind of network, all slots busy as in the sweep, and add up the epochs still to train.
+
+    ValueError where not even a probe can be trained.
+    """
+    kinds = {_kind(c): c for c in configurations}
+    copies = -(-place.slots // len(kinds))
+    store = str(opened.path.resolve())
     probes = {
-        kind: executors.submit(worker.run_probe, c.config, str(opened.path), device=device)
-        for kind, c in kinds.items()
+        kind: [place.submit(worker.run_probe, c.config, store) for _ in range(copies)] for kind, c in kinds.items()
     }
-    cost = {kind: executors.outcome(probe) for kind, probe in probes.items()}
-    images = sum(int(p.array("labelled_TZ").sum()) for p in opened.patients)
+    cost = {kind: _median(tried) for kind, tried in probes.items()}
+    patients = data.labelled_patients(opened)
+    images = sum(int(p.array("labelled_TZ").sum()) for p in patients)
+    held_out = 2 if protocol.selection == "validation" else 1
     seconds, folds = 0.0, 0
-    for kind, c in ((repr((c.config["model"], c.config["train"]["batch_size"])), c) for c in configurations):
-        train_s, predict_s = cost[kind]
+    for c in configurations:
+        train_s, predict_s = cost[_kind(c)]
         settings = c.config["train"]
-        held_out = 2 if protocol.selection == "validation" else 1
         trained = images * (1 - held_out / settings["folds"]) * (1 + settings["augment_copies"])
-        epoch_s = trained * train_s + images / settings["folds"] * predict_s
         left = [c.epochs - len(run.epochs()) for run in c.runs if run.outcome() != "DONE"]
-        seconds += sum(left) * epoch_s
+        seconds += sum(left) * (trained * train_s + images / settings["folds"] * predict_s)
         folds += len(left)
-    slots = min(executors.slots(device), max(folds, 1))
+    slots = min(place.slots, max(folds, 1))
     return Estimate(seconds / slots / 3600, folds, slots)
+
+
+def _kind(configuration: Configuration) -> str:
+    """What decides the time of a step."""
+    return repr((configuration.config["model"], configuration.config["train"]["batch_size"]))
+
+
+def _median(probes: Sequence[Any]) -> tuple[float, float]:
+    try:
+        tried = [executors.outcome(probe) for probe in probes]
+    except (ArithmeticError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ValueError(
+            f"a probe of a few steps failed: {reason}; try a smaller train.batch_size, model.width or optim.lr"
+        ) from error
+    return statistics.median(t for t, _ in tried), statistics.median(p for _, p in tried)
 
 
 def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
@@ -73,12 +95,13 @@ def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
 
 
 def check_login_node(yes: bool) -> None:
-    """On a Slurm login node nothing is trained unless the user says so."""
-    if not yes and on_login_node():
-        _ask(
-            "this looks like a Slurm login node (sinfo answers and no job is ours), which is no place to train on",
-            "start it inside a job, or give yes=true",
-        )
+    """On a Slurm login node say so, and train only with yes=true."""
+    if not on_login_node():
+        return
+    what = "this looks like a Slurm login node (sinfo answers and no job is ours)"
+    if not yes:
+        raise Refused(f"{what}, which is no place to train on: start it inside a job, or give yes=true")
+    print(f"{what}; training on it because of yes=true", flush=True)
 
 
 def on_login_node() -> bool:
@@ -88,9 +111,7 @@ def on_login_node() -> bool:
     try:
         answer = subprocess.run(["sinfo", "--version"], capture_output=True, timeout=LONGEST_ANSWER_S, check=False)
         if answer.returncode == 0:
-            answer = subprocess.run(
-                ["sinfo", "--noheader"], capture_output=True, timeout=LONGEST_ANSWER_S, check=False
-            )
+            answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=LONGEST_ANSWER_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return answer.returncode == 0
@@ -99,5 +120,9 @@ def on_login_node() -> bool:
 def _ask(what: str, advice: str) -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused(f"{what}, and there is no terminal to ask at: {advice}")
-    if input(f"{what}. Train here? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"{what}. Go on? [y/N] ").strip().lower()
+    except EOFError:
+        answer = ""
+    if answer not in ("y", "yes"):
         raise Refused(f"{what}; not started: {advice}")

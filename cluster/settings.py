@@ -107,11 +107,26 @@ class Settings:
 
     def __post_init__(self) -> None:
         between("confirm_above_hours", self.confirm_above_hours, 0)
+        if not self.runs:
+            raise ValueError("runs is empty, wanted a folder")
 
 
 def choices(group: str) -> list[str]:
     """The names that a group offers."""
     return sorted(path.stem for path in GROUPS[group].glob("*.yaml"))
+
+
+TEXTS = ("runs", "data.store", "tracking.uri", "demo.folder")
+"""Settings whose value is text whatever it looks like: Hydra would read 2026_11_23 as a number."""
+
+
+def quoted(override: str) -> str:
+    """A path or an address as a quoted string of Hydra's grammar."""
+    key, _, value = override.partition("=")
+    if key not in TEXTS or value in ("", "null") or value[0] in "'\"":
+        return override
+    escaped = value.replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def check_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -149,6 +164,9 @@ def _check_key(key: str) -> None:
                 wanted += [name for name in GROUPS if name not in wanted]
             raise ValueError(f"unknown key {key!r}, wanted one of: {', '.join(wanted)}")
         kind = next(f.type for f in dataclasses.fields(kind) if f.name == part)
+    if dataclasses.is_dataclass(kind):
+        wanted = [f"{key}.{f.name}" for f in dataclasses.fields(kind)]
+        raise ValueError(f"{key!r} is a section; give its settings one by one: {', '.join(wanted)}")
 
 
 def register(help_text: str) -> None:
@@ -188,17 +206,10 @@ def _unlocked(node: Any) -> Any:
 
 def freeze(composed: DictConfig) -> Settings:
     """Hydra's composed config as frozen, checked settings."""
-    values = OmegaConf.to_container(composed, resolve=True)
+    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    sections: dict[str, Any] = {
-        **SECTIONS,
-        "data": Data,
-        "demo": Demo,
-        "sweep": Sweep,
-        "site": Site,
-        "tracking": Tracking,
-    }
-    made = {name: kind(**values.pop(name)) for name, kind in sections.items()}
+    sections = {f.name: f.type for f in dataclasses.fields(Settings) if dataclasses.is_dataclass(f.type)}
+    made: dict[str, Any] = {name: kind(**values.pop(name)) for name, kind in sections.items()}  # type: ignore[operator]
     return Settings(**made, **{str(key): value for key, value in values.items()})
 
 

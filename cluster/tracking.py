@@ -6,6 +6,7 @@ metric says how far it has come, and an epoch's metrics go in one batch.
 """
 
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +17,10 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.folds import Configuration, mean_over_folds
+from mtl.runfolder import write_text
 
-PATH_TAG = "branchpoint.path"
-"""Where a run's folder lies below runs/: by this the mirror knows it again."""
+PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
+"""Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""
 STATUS = {"DONE": "FINISHED", "STOPPED": "FINISHED", "FAILED": "FAILED"}
 
 
@@ -32,7 +34,10 @@ class Mirror:
         found = self._client.get_experiment_by_name(sweep)
         local = uri.startswith("sqlite")
         artifacts = (runs.resolve() / "mlartifacts").as_uri() if local else None
+        if found and found.lifecycle_stage != "active":
+            self._client.restore_experiment(found.experiment_id)
         self._experiment = found.experiment_id if found else self._client.create_experiment(sweep, artifacts)
+        self._runs_id = _identity(runs)
         self._ids: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
         self._statuses: dict[str, str] = {}
@@ -42,7 +47,8 @@ class Mirror:
     def _find_runs(self) -> None:
         token: str | None = ""
         while token is not None:
-            page = self._client.search_runs([self._experiment], max_results=1000, page_token=token or None)
+            mine = f"tags.`{RUNS_TAG}` = '{self._runs_id}'"
+            page = self._client.search_runs([self._experiment], mine, max_results=1000, page_token=token or None)
             for run in page:
                 if path := run.data.tags.get(PATH_TAG):
                     self._ids[path] = run.info.run_id
@@ -53,7 +59,7 @@ class Mirror:
     def _run(self, path: str, name: str, parent: str | None, params: Mapping[str, Any]) -> str:
         """The id of the run that mirrors `path`; made if it is not there."""
         if path not in self._ids:
-            tags = {PATH_TAG: path, **({MLFLOW_PARENT_RUN_ID: parent} if parent else {})}
+            tags = {PATH_TAG: path, RUNS_TAG: self._runs_id, **({MLFLOW_PARENT_RUN_ID: parent} if parent else {})}
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
             entries = [Param(key, str(value)) for key, value in params.items()]
             self._client.log_batch(run.info.run_id, params=entries)
@@ -96,16 +102,31 @@ class Mirror:
             self._client.set_terminated(self._ids[path], status=status)
         self._statuses[path] = status
 
-    def finish(self, configurations: Sequence[Configuration], table: Path, answer: str) -> None:
-        """The last look: everything new, the table as the sweep's artifact, the answer as its description."""
+    def close(self, configurations: Sequence[Configuration]) -> None:
+        """The last look before the launcher ends: what it leaves unfinished is not shown as running."""
         self.sync(configurations)
-        for path, status in list(self._statuses.items()):
-            if status == "RUNNING" and path != configurations[0].folder.parent.name:
-                self._set_status(path, "KILLED")
+        sweep = configurations[0].folder.parent.name
+        for c in configurations:
+            for path in (f"{sweep}/{c.name}", *(f"{sweep}/{c.name}/{run.path.name}" for run in c.runs)):
+                if self._statuses.get(path) == "RUNNING":
+                    self._set_status(path, "KILLED")
+        done = all(c.done() for c in configurations)
+        failed = any(run.outcome() == "FAILED" for c in configurations for run in c.runs)
+        self._set_status(sweep, "FINISHED" if done else "FAILED" if failed else "KILLED")
+
+    def finish(self, configurations: Sequence[Configuration], table: Path, answer: str) -> None:
+        """As close(), with the table as the sweep's artifact and the answer as its description."""
+        self.close(configurations)
         self._client.log_artifact(self._sweep, str(table))
         self._client.set_tag(self._sweep, "mlflow.note.content", answer)
-        whole = all(c.done() for c in configurations)
-        self._set_status(configurations[0].folder.parent.name, "FINISHED" if whole else "FAILED")
+
+
+def _identity(runs: Path) -> str:
+    """A runs folder's own name in a database that several may share; kept in it."""
+    path = runs / ".mirror-id"
+    if not path.exists():
+        write_text(path, secrets.token_hex(8) + "\n")
+    return path.read_text().strip()
 
 
 def _mean(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -10,19 +10,30 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 def default(runs: Path) -> str:
     """sqlite beside the runs."""
-    return f"sqlite:///{runs.resolve() / 'mlflow.db'}"
+    path = runs.resolve() / "mlflow.db"
+    if any(mark in str(path) for mark in "?#%"):
+        raise ValueError(f"runs folder {runs}: ? # and % cannot stand in a database's address; name another folder")
+    return f"sqlite:///{path}"
 
 
 def check(uri: str) -> None:
     """ValueError for a store that MLflow does not take (its file store has ended)."""
     scheme = urlsplit(uri).scheme.partition("+")[0]
-    if scheme not in SCHEMES:
+    if scheme not in SCHEMES or not uri.partition("://")[2]:
         raise ValueError(f"tracking.uri is {uri!r}, wanted one that begins with: {', '.join(SCHEMES)}")
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be printed."""
+    parts = urlsplit(uri)
+    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
 
 
 def how_to_look(uri: str) -> str:
     """The command that opens the MLflow UI on it (loopback only), or the server's own address."""
     if uri.startswith("http"):
-        return uri
+        return without_password(uri)
+    if not uri.startswith("sqlite"):
+        return f"the database {without_password(uri)}: give its address to mlflow ui"
     command = [str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", uri]
     return f"MLFLOW_DISABLE_TELEMETRY=true {shlex.join(command)}"

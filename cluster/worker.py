@@ -37,6 +37,13 @@ def run_fold(job: FoldJob) -> None:
             folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 
 
+def usable_device(asked: str) -> str:
+    """What `train.device` means on this machine; ValueError where it is asked for and not usable."""
+    from mtl import train
+
+    return train.resolve_device(asked).type
+
+
 def run_probe(config: dict[str, Any], store: str) -> tuple[float, float]:
     """Seconds per slice of training and of prediction in this process."""
     settings = from_dict(Config, config)

@@ -24,6 +24,8 @@ from data_prep.study import Study, StudyError
 
 SPACING_MM, SIZE = 1.5625, 192  # paper, section 2.1
 
+INT16 = np.iinfo(np.int16)
+
 Track = Callable[[list[Any]], Iterable[Any]]
 
 
@@ -50,20 +52,19 @@ class Arrays:
     notes: list[str]
 
 
-def convert(
-    raw: Path, path: Path, spacing_mm: float = SPACING_MM, size: int = SIZE, track: Track = iter
-) -> Summary:
+def convert(raw: Path, path: Path, spacing_mm: float = SPACING_MM, size: int = SIZE, track: Track = iter) -> Summary:
     """Convert every study below `raw`; ValueError when there is none that can be used.
 
     track: wraps the list of studies to show progress.
     """
+    if path.exists():
+        raise FileExistsError(f"store {path}: exists already; remove it or name another")
     if not raw.is_dir():
         raise FileNotFoundError(f"raw folder {raw}: no such folder; give the folder that holds the archive")
     found = list(lvsc.studies(raw))
     if not found:
         raise ValueError(
-            f"raw folder {raw}: no short-axis image found; wanted files named like "
-            "DET0000101_SA1_ph0.dcm at any depth"
+            f"raw folder {raw}: no short-axis image found; wanted files named like DET0000101_SA1_ph0.dcm at any depth"
         )
     summary = Summary()
     grid = ((spacing_mm, spacing_mm), (size, size))
@@ -111,7 +112,9 @@ def on_grid(study: Study, spacing_mm: tuple[float, float], size: tuple[int, int]
     images, masks, notes = [], [], list(study.notes)
     for z, level in enumerate(levels):
         image = geometry.resample_TYX(level.image_TYX, level.spacing_mm, spacing_mm, size, labels=False)
-        images.append(np.clip(np.rint(image), -32768, 32767).astype(np.int16))
+        if image.max() > INT16.max or image.min() < INT16.min:
+            notes.append(f"{study.key}: level {z}: grey levels beyond int16 are cut off")
+        images.append(np.clip(np.rint(image), INT16.min, INT16.max).astype(np.int16))
         masks.append(geometry.resample_TYX(level.mask_TYX, level.spacing_mm, spacing_mm, size, labels=True))
         if _cut_off(level, masks[-1], spacing_mm):
             notes.append(f"{study.key}: level {z}: the mask reaches beyond the {size[0]} x {size[1]} grid")

@@ -189,6 +189,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"phantom: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("phantom: interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(f"{args.patients} made-up patients: {args.raw}")
     return 0
 

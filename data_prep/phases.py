@@ -26,9 +26,7 @@ def _hull_pixels(ring_YX: np.ndarray) -> int:
         return int(ring_YX.sum())
 
 
-def ed_es(
-    ring_TZ: np.ndarray, filled_TZ: np.ndarray, labelled_TZ: np.ndarray
-) -> tuple[int | None, int | None, str]:
+def ed_es(ring_TZ: np.ndarray, filled_TZ: np.ndarray, labelled_TZ: np.ndarray) -> tuple[int | None, int | None, str]:
     """ED and ES as indices of T, and the rule used (the paper gives none).
 
     ring_TZ, filled_TZ: areas of the ring and inside its outer contour, any unit (levels are equally thick);

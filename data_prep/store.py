@@ -179,7 +179,7 @@ def create(
 ) -> Iterator[Writer]:
     """Write a new store; it appears under `path` when everything is in it, and not before.
 
-    FileExistsError where `path` exists. What an interrupted run left is cleared away.
+    FileExistsError where `path` exists or is being written. What an interrupted run left is cleared away.
     """
     with new_folder(path) as partial:
         group = zarr.open_group(partial, mode="a", zarr_format=3)

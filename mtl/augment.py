@@ -1,6 +1,6 @@
 """Random rotation and translation of a whole batch: one affine grid for images and masks together.
 
-The draws depend on (seed, epoch, slice, copy) and on nothing else, so that a resumed training sees the same
+The draws depend on (seed, epoch, slice, copy) and on the number of copies, so that a resumed training sees the same
 images as an uninterrupted one. Paper, section 2.1: two transformations per image, translation by at most
 half the image size; the range of the rotation is not stated.
 """

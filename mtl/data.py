@@ -55,18 +55,24 @@ class Fold:
 
 @lru_cache(maxsize=1)
 def load(path: Path, digest: str) -> Slices:
-    """All labelled slices of the store at `path`; ValueError if its digest is not `digest` any more."""
+    """All labelled slices of the store at `path`; ValueError if its digest is not `digest` any more.
+
+    Patients without any myocardium in their labels do not count.
+    """
     opened = store.open(path)
     if opened.digest != digest:
         raise ValueError(f"store {path}: its data are not those the run was made for; use another runs= folder")
-    labelled = [(p, p.array("labelled_TZ")) for p in opened.patients]
-    patients = [(p, labelled_TZ) for p, labelled_TZ in labelled if labelled_TZ.any()]
+    patients: list[store.Patient] = []
     images, masks, places = [], [], []
-    for n, (patient, labelled_TZ) in enumerate(patients):
-        images.append(patient.array("image_TZYX")[labelled_TZ])
-        masks.append(patient.array("mask_TZYX")[labelled_TZ])
+    for patient in opened.patients:
+        image_TZYX, mask_TZYX, labelled_TZ = _whole(opened, patient)
+        if not mask_TZYX[labelled_TZ].any():
+            continue
         phase, level = np.nonzero(labelled_TZ)
-        places.append(np.stack([np.full_like(phase, n), phase, level]))
+        places.append(np.stack([np.full_like(phase, len(patients)), phase, level]))
+        images.append(image_TZYX[labelled_TZ])
+        masks.append(mask_TZYX[labelled_TZ])
+        patients.append(patient)
     patient_N, phase_N, level_N = np.concatenate(places, axis=1)
     return Slices(
         image_NYX=np.concatenate(images),
@@ -74,21 +80,34 @@ def load(path: Path, digest: str) -> Slices:
         patient_N=patient_N,
         phase_N=phase_N,
         level_N=level_N,
-        patients=tuple(p.key for p, _ in patients),
-        subjects=tuple(p.subject for p, _ in patients),
-        strata=tuple(p.stratum for p, _ in patients),
-        ed_es=tuple((p.ed_phase, p.es_phase) for p, _ in patients),
+        patients=tuple(p.key for p in patients),
+        subjects=tuple(p.subject for p in patients),
+        strata=tuple(p.stratum for p in patients),
+        ed_es=tuple((p.ed_phase, p.es_phase) for p in patients),
         pixel_mm2=opened.spacing_mm[0] * opened.spacing_mm[1],
     )
+
+
+def _whole(opened: store.Store, patient: store.Patient) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A patient's three arrays; ValueError unless they are the ones that were written."""
+    try:
+        arrays = [patient.array(name) for name in store.ARRAYS]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"store {opened.path}: {patient.key} is damaged ({error}); convert again") from error
+    image_TZYX, mask_TZYX, labelled_TZ = arrays
+    if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != patient.attributes["digest"]:
+        raise ValueError(f"store {opened.path}: {patient.key} is damaged (its digest differs); convert again")
+    return image_TZYX, mask_TZYX, labelled_TZ
 
 
 def fold_of_subjects(subjects: Sequence[str], strata: Sequence[str], folds: int, seed: int) -> dict[str, int]:
     """Subject -> fold, balanced within each stratum. ValueError when there are fewer subjects than folds."""
     stratum_of = dict(zip(subjects, strata, strict=True))
     if len(stratum_of) < folds:
+        advice = f"set train.folds={len(stratum_of)} or use a larger store"
         raise ValueError(
-            f"{len(stratum_of)} patients for {folds} folds; wanted at least one per fold: set train.folds="
-            f"{max(len(stratum_of), 2)} or less, or use a larger store"
+            f"{len(stratum_of)} patients for {folds} folds; wanted at least one per fold: "
+            + (advice if len(stratum_of) >= 3 else "use a larger store")
         )
     shuffled = np.random.default_rng(seed).permutation(np.array(sorted(stratum_of), dtype=object))
     by_stratum = sorted(shuffled, key=lambda subject: stratum_of[subject])  # stable: keeps the shuffle
@@ -110,9 +129,17 @@ def folds_of(slices: Slices, folds: int, seed: int, selection: str) -> list[Fold
     return made
 
 
+def labelled_patients(opened: store.Store) -> list[store.Patient]:
+    """Those with labels. The others do not count."""
+    return [p for p in opened.patients if p.array("labelled_TZ").any()]
+
+
 def check(opened: store.Store, folds: int, seed: int) -> None:
-    """ValueError unless the store can be trained on with this many folds. Patients without labels do not count."""
+    """ValueError unless the store can be trained on with this many folds."""
     if len(opened.classes) != 2:
         raise ValueError(f"store {opened.path}: {len(opened.classes) - 1} structures, this version trains on one")
-    labelled = [p for p in opened.patients if p.array("labelled_TZ").any()]
+    rows, columns = opened.size
+    if rows != columns or rows % 16 or rows < 32:
+        raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square, 32, 48, 64, ...")
+    labelled = labelled_patients(opened)
     fold_of_subjects([p.subject for p in labelled], [p.stratum for p in labelled], folds, seed)

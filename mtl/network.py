@@ -76,6 +76,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in decoder)
         self.merge = nn.ModuleList(_convolutions(2 * c, c) for c in decoder)
         self.segmentation = nn.Conv2d(width, 1 if classes == 1 else classes + 1, 1)
+        # Drawn before the regression path's, so that the same seed gives every branch the same shared weights.
+        self.apply(_kaiming_uniform)
         leaves = channels[-1] if self.branch == 0 else 2 * decoder[self.branch - 1]
         channels_area = channels[-1] if self.branch == 0 else decoder[self.branch - 1]
         self.area_convolutions = _convolutions(leaves, channels_area)
@@ -83,7 +85,8 @@ class UNet(nn.Module):
         self.area = nn.Linear(channels_area * self.area_grid**2, areas)
         self.register_buffer("area_offset_mm2", torch.zeros(areas))
         self.register_buffer("area_scale_mm2", torch.ones(areas))
-        self.apply(_kaiming_uniform)
+        for own in (self.area_convolutions, self.area):
+            own.apply(_kaiming_uniform)
 
     def set_area_scale(self, mean_mm2: float, deviation_mm2: float) -> None:
         """Let the network predict areas in standard deviations about a mean.
@@ -114,7 +117,7 @@ class UNet(nn.Module):
 
 
 def _max_pool_to(x_BCYX: torch.Tensor, grid: int) -> torch.Tensor:
-    """Max-pool to grid x grid; plain where it divides (faster, and deterministic on every device)."""
+    """Max-pool to grid x grid; plain where it divides (faster; exact at the size the network is built for)."""
     rows, columns = x_BCYX.shape[2:]
     if rows % grid == 0 and columns % grid == 0:
         return F.max_pool2d(x_BCYX, (rows // grid, columns // grid))

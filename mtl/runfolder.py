@@ -39,8 +39,18 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk: a power cut leaves the old file or the new one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -106,11 +116,14 @@ class RunFolder:
             raise ValueError(f"run folder {self.path}: made with {detail}; remove it or use another runs= folder")
 
     def prepare(self, config: Mapping[str, Any]) -> None:
-        """Check or write config.yaml and take back a failure: the fold is tried again."""
+        """Check or write config.yaml; take back how the fold ended, since it is tried again."""
         make_private(self.path)
         self.check(config)
+        for left_over in self.path.glob(".*.tmp"):  # of a killed process: the caller holds the lock
+            left_over.unlink()
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        (self.path / "FAILED").unlink(missing_ok=True)
+        for name in ("FAILED", "STOPPED"):
+            (self.path / name).unlink(missing_ok=True)
 
     def epochs(self) -> list[dict[str, Any]]:
         """The records of the epochs so far."""
@@ -143,4 +156,5 @@ class RunFolder:
 
 def best_epoch(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The record with the highest Dice on the selection set; the first of equals."""
+    assert records, "a finished fold has epochs"
     return max(records, key=lambda record: record["dice_val"])

@@ -29,7 +29,7 @@ class Diverged(ArithmeticError):
 
 
 def resolve_device(asked: str) -> torch.device:
-    """`auto` takes CUDA where there is one, else the CPU (mps is taken only when asked for: nobody has measured it).
+    """`auto` takes CUDA where there is one, else the CPU; mps only when asked for, since nobody has measured it.
 
     A device that is asked for and not usable is an error, never a silent run on the CPU.
     """
@@ -48,6 +48,7 @@ class Trainer:
     def __init__(self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device) -> None:
         self.config, self.slices, self.fold, self.device = config, slices, fold, device
         train_mm2 = slices.area_mm2_N[fold.train]
+        torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
         scaled = config.model.area_scale == "fold"
         scale_mm2 = max(float(train_mm2.std()), slices.pixel_mm2) if scaled else 1.0
         torch.manual_seed(int(np.random.SeedSequence([config.train.seed, number]).generate_state(1)[0]))
@@ -207,9 +208,7 @@ def load_checkpoint(path: Any, config: Config, number: int) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"checkpoint {path}: damaged ({error}); remove the fold's folder to train it again"
-        ) from error
+        raise ValueError(f"checkpoint {path}: damaged ({error}); remove the fold's folder to train it again") from error
     if {key: state.get(key) for key in _identity(config, number)} != _identity(config, number):
         raise ValueError(f"checkpoint {path}: of another configuration, data or fold; remove the fold's folder")
     return state

@@ -18,9 +18,7 @@ Launch = Callable[..., str]
 
 
 @pytest.fixture
-def refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Launch]:
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Launch]:
     """Runs launch.py's main in an empty folder; the one line it complains with."""
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
@@ -56,6 +54,13 @@ def refused(
         ("train.epochs=1,2", "gives several values"),
         ("+new=1", "settings can be given, not added or deleted"),
         ("~train.epochs", "settings can be given, not added or deleted"),
+        ("train.epochs=???", "Missing mandatory value: epochs (train.epochs)"),
+        ("model={branch: up2}", "'model' is a section; give its settings one by one: model.branch, model.width"),
+        ("data={store: x}", "'data' is a section"),
+        ("runs=", "runs is empty, wanted a folder"),
+        ("runs=what?", "cannot stand in a database's address"),
+        ("sweep.space={model.branch:[up1,up1]}", "gives model.branch a value twice"),
+        ("", "'' is not of the form key=value"),
         ("stray", "'stray' is not of the form key=value"),
         (
             "data.store=nowhere",
@@ -87,13 +92,12 @@ def test_no_sweep(refused: Launch) -> None:
 
 def test_fewer_patients_than_folds(refused: Launch, store_path: Path) -> None:
     message = refused("sweep=branch_location", f"data.store={store_path}", "train.folds=6")
-    assert "5 patients for 6 folds; wanted at least one per fold: set train.folds=5 or less" in message
+    assert "5 patients for 6 folds; wanted at least one per fold: set train.folds=5 or use a larger store" in message
 
 
 def test_a_store_of_another_version(refused: Launch, tmp_path: Path) -> None:
     with store.create(tmp_path / "s", source="t", spacing_mm=(1, 1), size=(16, 16), classes=("b", "m")):
         pass
-    assert "without any patient" in refused("sweep=branch_location", f"data.store={tmp_path / 's'}")
     zarr.open_group(tmp_path / "s", mode="a").attrs["version"] = 9
     assert "version is 9, this program reads 1" in refused("sweep=branch_location", f"data.store={tmp_path / 's'}")
 
@@ -125,7 +129,11 @@ def test_a_second_launch_of_the_same_sweep(refused: Launch, store_path: Path, tm
 
 
 def test_on_a_slurm_login_node_it_says_so(
-    refused: Launch, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refused: Launch,
+    store_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sinfo = tmp_path / "bin" / "sinfo"
     sinfo.parent.mkdir()
@@ -137,7 +145,10 @@ def test_on_a_slurm_login_node_it_says_so(
     message = refused("sweep=branch_location", f"data.store={store_path}")
     assert "looks like a Slurm login node" in message
     assert "yes=true" in message
+    assert {p.name for p in tmp_path.iterdir()} == {"bin"}  # nothing was made before it was refused
+    capsys.readouterr()
     plan.check_login_node(yes=True)
+    assert "login node" in capsys.readouterr().out
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert not plan.on_login_node()
     monkeypatch.delenv("SLURM_JOB_ID")
@@ -155,6 +166,16 @@ def test_a_long_sweep_asks_and_without_a_terminal_refuses(monkeypatch: pytest.Mo
     assert "about 3.000 hours (3.0 h) on this machine: 25 folds to train, 2 at a time" in str(long)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("out of memory\nmore"), ArithmeticError("loss nan")])
+def test_a_probe_that_fails_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(plan.executors, "outcome", fail)
+    with pytest.raises(ValueError, match=r"^a probe of a few steps failed: (out of memory|loss nan); try a smaller"):
+        plan._median([None])
+
+
 def test_help_lists_sweeps_sites_profiles_and_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +188,14 @@ def test_help_lists_sweeps_sites_profiles_and_settings(
     for line in ("sweep: branch_location", "site: local", "profile: demo, paper", "train.epochs=50"):
         assert line in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["2026_11_23", "a b", "it's", "x=(1)", "back\\slash"])
+def test_paths_are_text_whatever_they_look_like(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = launch.compose(["sweep=branch_location", f"runs={path}", f"data.store={path}"])
+    assert request is not None
+    assert (request.settings.runs, request.settings.data.store) == (path, path)
 
 
 @pytest.mark.parametrize("sweep", settings.choices("sweep"))

@@ -206,6 +206,47 @@ def test_a_study_that_cannot_be_used_is_set_aside_and_the_others_go_on(
     assert [p.key for p in store.open(tmp_path / "s.zarr").patients] == ["DET9000002"]
 
 
+def test_a_case_that_is_there_twice_is_set_aside(raw: Path, tmp_path: Path) -> None:
+    """Two people's slices under one name must never become one study."""
+    for folder in ("a", "b"):
+        shutil.copytree(raw / "DET9000001", tmp_path / "raw" / folder)
+    with pytest.raises(StudyError, match="is there twice, in a and b: one case must lie in one folder"):
+        lvsc.read("DET9000001", lvsc.find(tmp_path / "raw")["DET9000001"])
+    for path in [*(tmp_path / "raw" / "a").glob("*_SA1_*"), *(tmp_path / "raw" / "b").glob("*_SA[23]_*")]:
+        path.unlink()
+    with pytest.raises(StudyError, match="its files lie in 2 folders"):
+        lvsc.read("DET9000001", lvsc.find(tmp_path / "raw")["DET9000001"])
+
+
+def test_a_slice_that_moves_between_phases_is_no_study(one: Path) -> None:
+    def move(dataset: pydicom.Dataset, path: Path) -> None:
+        if path.name.endswith("SA2_ph1.dcm"):
+            dataset.ImagePositionPatient = [0, 0, 0]
+
+    edit(one, move)
+    with pytest.raises(StudyError, match="position or orientation changes from phase to phase"):
+        lvsc.read("DET9000001", lvsc.find(one)["DET9000001"])
+
+
+def test_grey_levels_beyond_int16_are_noted(one: Path) -> None:
+    def rescale(dataset: pydicom.Dataset, _: Path) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = "1000", "0"
+
+    edit(one, rescale)
+    summary = convert.convert(one.parent, one.parent.parent / "s.zarr", 6.25, 48)
+    assert "grey levels beyond int16 are cut off" in summary.notes[0]
+
+
+def test_a_compressed_file_without_its_codec_is_set_aside(one: Path) -> None:
+    def compress(dataset: pydicom.Dataset, _: Path) -> None:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+
+    edit(one, compress)
+    with pytest.raises(ValueError, match=r"no study can be read; .* not readable as a DICOM image"):
+        converted(one.parent)
+
+
 @pytest.mark.parametrize("tag", ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"])
 def test_missing_geometry_is_no_study(one: Path, tag: str) -> None:
     edit(one, lambda dataset, _: delattr(dataset, tag))
@@ -213,9 +254,7 @@ def test_missing_geometry_is_no_study(one: Path, tag: str) -> None:
         lvsc.read("DET9000001", lvsc.find(one)["DET9000001"])
 
 
-def test_bad_arguments_are_one_line_and_status_2(
-    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_arguments_are_one_line_and_status_2(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def failing(*argv: object) -> str:
         assert convert.main([str(a) for a in argv]) == 2
         error = capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Slices in memory and folds by subject."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_the_split_depends_on_its_seed_alone() -> None:
 
 
 def test_fewer_patients_than_folds() -> None:
-    with pytest.raises(ValueError, match=r"4 patients for 5 folds.*train\.folds=4"):
+    with pytest.raises(ValueError, match=r"4 patients for 5 folds.*train\.folds=4 or use"):
         data.fold_of_subjects(list("ABCD"), [""] * 4, 5, 0)
 
 
@@ -97,5 +98,13 @@ def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
     assert slices.ed_es == ((1, 0),)
     with pytest.raises(ValueError, match="its data are not those"):
         data.load(opened.path, "another digest")
-    with pytest.raises(ValueError, match="1 patients for 3 folds"):
+    with pytest.raises(ValueError, match=r"images of 16 x 16, wanted square, 32"):
         data.check(opened, 3, 0)
+
+
+def test_a_store_that_lost_a_file_is_not_taken_for_background(store_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(store_path, tmp_path / "s")
+    opened = store.open(tmp_path / "s")
+    shutil.rmtree(tmp_path / "s" / "DET9000002" / "mask_TZYX" / "c")
+    with pytest.raises(ValueError, match=r"DET9000002 is damaged \(its digest differs\); convert again"):
+        data.load(opened.path, opened.digest)

@@ -19,17 +19,13 @@ def test_environment_yml_has_the_same_pins() -> None:
 
 def test_every_dependency_is_pinned_exactly() -> None:
     extras = [pin for pins in PROJECT["optional-dependencies"].values() for pin in pins]
-    assert [
-        pin for pin in [*PROJECT["dependencies"], *extras] if not re.fullmatch(r"[\w.\[\]-]+==[\d.]+", pin)
-    ] == []
+    assert [pin for pin in [*PROJECT["dependencies"], *extras] if not re.fullmatch(r"[\w.\[\]-]+==[\d.]+", pin)] == []
 
 
 def test_every_package_folder_is_installed() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     floors = ("cluster", "mtl", "sweeps", "data_prep")
-    found = {
-        str(p.parent.relative_to(ROOT)).replace("/", ".") for f in floors for p in (ROOT / f).rglob("__init__.py")
-    }
+    found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for f in floors for p in (ROOT / f).rglob("__init__.py")}
     assert set(packages) == found
 
 

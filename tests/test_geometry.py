@@ -31,8 +31,7 @@ def test_heights_are_distances_along_the_normal_of_oblique_slices() -> None:
     c, s = math.cos(0.6), math.sin(0.6)
     oblique = (1.0, 0.0, 0.0, 0.0, c, s)  # normal (0, -s, c)
     levels = [
-        Level(**{**vars(level(0, oblique)), "position_mm": (7.0, -s * h + 2 * c, c * h + 2 * s)})
-        for h in (0, 10, 20)
+        Level(**{**vars(level(0, oblique)), "position_mm": (7.0, -s * h + 2 * c, c * h + 2 * s)}) for h in (0, 10, 20)
     ]
     assert np.diff(geometry.heights_mm(levels)) == pytest.approx([10, 10])
 

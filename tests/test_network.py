@@ -47,9 +47,7 @@ def test_the_area_reaches_the_decoder_up_to_its_branch_and_no_further(branch: st
 
 def test_at_up4_both_paths_have_two_convolutions_of_the_same_kind() -> None:
     network = UNet("up4", width=4)
-    shapes = [
-        [tuple(p.shape) for p in path.parameters()] for path in (network.merge[-1], network.area_convolutions)
-    ]
+    shapes = [[tuple(p.shape) for p in path.parameters()] for path in (network.merge[-1], network.area_convolutions)]
     assert shapes[0] == shapes[1]
 
 
@@ -80,6 +78,17 @@ def test_kaiming_uniform_bounds() -> None:
     bound = (6 / (16 * 9)) ** 0.5
     assert weight.abs().max().item() <= bound
     assert weight.abs().max().item() > 0.95 * bound
+
+
+def test_the_same_seed_gives_every_branch_the_same_shared_weights() -> None:
+    """So that branch points are compared from one start."""
+    starts = []
+    for branch in BRANCHES:
+        torch.manual_seed(3)
+        network = UNet(branch, width=2, size=32)
+        starts.append({k: v for k, v in network.state_dict().items() if not k.startswith("area")})
+    for other in starts[1:]:
+        assert all(torch.equal(value, other[key]) for key, value in starts[0].items())
 
 
 def test_wrong_arguments() -> None:

@@ -15,6 +15,8 @@ from mtl.config import Config, Train
 from mtl.runfolder import RunFolder, locked, make_private
 from sweeps import search
 
+HERE = executors.Place("cpu", None)
+
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
@@ -77,7 +79,7 @@ def test_a_configuration_reports_the_mean_of_its_folds_each_epoch(
     scratch: Path, configuration: Configuration, store_path: Path
 ) -> None:
     reports: list[dict[str, Any]] = []
-    folds.evaluate(configuration, store_path, reports.append)
+    folds.evaluate(configuration, store_path, HERE, reports.append)
     assert configuration.done()
     assert [r["epoch"] for r in reports] == [1, 2, 2]
     for epoch in (1, 2):
@@ -92,7 +94,7 @@ def test_a_fold_that_another_process_trains_is_left_alone(
     monkeypatch.setattr(folds, "_job", lambda *given: replace(real(*given), left_over_s=0.5))
     mine = make_private(configuration.runs[1].path)
     with locked(mine):
-        folds.evaluate(configuration, store_path, lambda _: None)
+        folds.evaluate(configuration, store_path, HERE, lambda _: None)
     assert [p.name for p in mine.iterdir()] == [".lock"]
     assert [run.outcome() for run in configuration.runs] == ["DONE", None, "DONE"]
 
@@ -108,6 +110,6 @@ def test_a_worker_that_is_killed_is_a_failed_fold_and_its_siblings_go_on(
         real(job)
 
     monkeypatch.setattr(worker, "run_fold", dying)
-    folds.evaluate(configuration, store_path, lambda _: None)
+    folds.evaluate(configuration, store_path, HERE, lambda _: None)
     assert [run.outcome() for run in configuration.runs] == ["DONE", "DONE", "FAILED"]
     assert "killed, or out of memory" in RunFolder(configuration.runs[2].path).reason()

@@ -22,9 +22,7 @@ def record(epoch: int, dice: float) -> dict[str, Any]:
 def configuration(tmp_path: Path) -> Configuration:
     """Three folds: two finished after two epochs, one in its first."""
     config = asdict(Config("digest", train=Train(folds=3, epochs=2)))
-    made = Configuration(
-        "branch-up4-0", {"model.branch": "up4"}, config, tmp_path / "runs" / "sweep" / "branch-up4-0"
-    )
+    made = Configuration("branch-up4-0", {"model.branch": "up4"}, config, tmp_path / "runs" / "sweep" / "branch-up4-0")
     for k, run in enumerate(made.runs):
         run.prepare({**config, "fold": k})
         run.write_epochs([record(n, 0.1 * n + k) for n in ((1, 2) if k < 2 else (1,))])
@@ -103,7 +101,30 @@ def test_made_again_from_nothing_it_is_the_same(configuration: Configuration, ur
     Mirror(again, "sweep", "why", tmp_path).finish([configuration], table, "the answer")
     assert contents(again) == before
     assert before["sweep/branch-up4-0/fold_2"][3] == "KILLED"  # it was not running any more
-    assert before["sweep"][3] == "FAILED"
+    assert before["sweep"][3] == "KILLED"
+
+
+def test_two_runs_folders_in_one_database_stay_apart(configuration: Configuration, uri: str, tmp_path: Path) -> None:
+    for name in ("mine", "yours"):
+        (tmp_path / name).mkdir()
+    mine = Mirror(uri, "sweep", "why", tmp_path / "mine")
+    mine.sync([configuration])
+    Mirror(uri, "sweep", "why", tmp_path / "yours").close([configuration])
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("sweep")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 10
+    assert len({run.data.tags["branchpoint.runs"] for run in runs}) == 2
+    assert sum(run.info.status == "KILLED" for run in runs) == 3  # yours: a fold, its configuration, its sweep
+    client.delete_experiment(experiment.experiment_id)
+    Mirror(uri, "sweep", "why", tmp_path / "mine").sync([configuration])  # brings it back
+
+
+def test_passwords_are_not_printed() -> None:
+    assert tracking_uris.without_password("postgresql://me:s3cret@db/x") == "postgresql://me:***@db/x"
+    assert "s3cret" not in tracking_uris.how_to_look("postgresql://me:s3cret@db/x")
+    assert "s3cret" not in tracking_uris.how_to_look("https://me:s3cret@lab")
 
 
 def test_mean_and_sd_by_hand() -> None:
@@ -122,4 +143,4 @@ def test_names_of_params_and_uris(tmp_path: Path) -> None:
     for uri in ("sqlite:///x.db", "http://lab:5000", "postgresql+psycopg2://u@h/d"):
         tracking_uris.check(uri)
     with pytest.raises(ValueError, match="wanted one that begins with"):
-        tracking_uris.check("file:///x")
+        tracking_uris.check("mlruns")

@@ -72,9 +72,7 @@ def test_the_table_has_a_row_per_branch_point_and_says_on_whom() -> None:
 
 def test_a_clear_winner_is_called_and_a_close_one_is_not() -> None:
     clear = verdict.sentence([row("up1", 0.6, 0.05), row("up4", 0.9, 0.02, 250)], "On X:")
-    assert clear.startswith(
-        "On X: up4 segmented best (Dice 0.900), ahead of all others by over one standard deviation"
-    )
+    assert clear.startswith("On X: up4 segmented best (Dice 0.900), ahead of all others by over one standard deviation")
     assert "smallest at up4 (250 mm2)" in clear
     close = verdict.sentence([row("up1", 0.89, 0.05), row("up2", 0.5, 0.01), row("up4", 0.9, 0.02)], "On X:")
     assert "but up1 lies within one standard deviation of it, so no winner is called" in close

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.errors import InvalidDicomError
 
 from data_prep import geometry
 from data_prep.study import Level, Study, StudyError
 
 NAME = re.compile(r"(?P<case>.+)_SA(?P<level>\d+)_ph(?P<phase>\d+)\.dcm", re.IGNORECASE)
 ARCHIVE_KEY = re.compile(r"DET\d{7}")
+POSITION_TOLERANCE_MM, DIRECTION_TOLERANCE = 0.1, 1e-3
+"""How far one slice's geometry may differ between phases: rounding, no movement of the table."""
 PHANTOM_MANUFACTURER = "Branchpoint phantom"
 """The phantom signs its files with this, so that a store of made-up patients says so wherever it goes."""
 
@@ -37,14 +38,19 @@ class Frame:
     source: str
 
 
-def find(raw: Path) -> dict[str, dict[tuple[int, int], Path]]:
-    """Short-axis files below `raw`, by case and (slice number, phase), both as the file names give them."""
-    cases: dict[str, dict[tuple[int, int], Path]] = {}
+Files = dict[tuple[int, int], list[Path]]
+"""A case's files by (slice number, phase), as their names give them; more than one is a fault."""
+
+
+def find(raw: Path) -> dict[str, Files]:
+    """Short-axis files below `raw`, by case."""
+    cases: dict[str, Files] = {}
     for folder, _, names in sorted(os.walk(raw)):
         for name in sorted(names):
             if match := NAME.fullmatch(name):
                 place = (int(match["level"]), int(match["phase"]))
-                cases.setdefault(match["case"].upper(), {})[place] = Path(folder, name)
+                case = cases.setdefault(match["case"].upper(), {})
+                case.setdefault(place, []).append(Path(folder, name))
     return dict(sorted(cases.items()))
 
 
@@ -53,8 +59,14 @@ def keys_of(cases: list[str]) -> list[str]:
     return [c if ARCHIVE_KEY.fullmatch(c) else f"P{n:03d}" for n, c in enumerate(cases, start=1)]
 
 
-def read(key: str, files: dict[tuple[int, int], Path]) -> Study:
+def read(key: str, found: Files) -> Study:
     """One case. StudyError names the file that cannot be used and why."""
+    if twice := [paths for paths in found.values() if len(paths) > 1]:
+        folders = " and ".join(sorted({path.parent.name for path in twice[0]}))
+        raise StudyError(f"{twice[0][0].name} is there twice, in {folders}: one case must lie in one folder")
+    if len(homes := {paths[0].parent for paths in found.values()}) > 1:
+        raise StudyError(f"its files lie in {len(homes)} folders: one case must lie in one folder")
+    files = {place: paths[0] for place, paths in found.items()}
     numbers = sorted({level for level, _ in files})
     phases = sorted({phase for _, phase in files})
     missing = [(n, p) for n in numbers for p in phases if (n, p) not in files]
@@ -80,6 +92,10 @@ def _level(frames: list[Frame], name: str) -> Level:
                 f"{name}: matrix {frame.image_YX.shape} at {frame.spacing_mm} mm in one phase, "
                 f"{first.image_YX.shape} at {first.spacing_mm} mm in another"
             )
+        if not np.allclose(frame.position_mm, first.position_mm, atol=POSITION_TOLERANCE_MM) or not np.allclose(
+            frame.orientation, first.orientation, atol=DIRECTION_TOLERANCE
+        ):
+            raise StudyError(f"{name}: its position or orientation changes from phase to phase")
     empty = np.zeros(first.image_YX.shape, np.uint8)
     return Level(
         image_TYX=np.stack([frame.image_YX for frame in frames]),
@@ -106,8 +122,9 @@ def read_frame(path: Path) -> Frame:
                 float(dataset.get("RescaleIntercept", 0)),
             )
             made_up = dataset.get("Manufacturer", "") == PHANTOM_MANUFACTURER
-    except (InvalidDicomError, AttributeError, ValueError, TypeError, OSError, NotImplementedError) as error:
-        raise StudyError(f"{path.name}: not readable as a DICOM image with geometry ({error})") from error
+    except Exception as error:  # pydicom and its codecs raise of every kind on a damaged or compressed file
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StudyError(f"{path.name}: not readable as a DICOM image with geometry ({why})") from error
     if image_YX.ndim != 2 or len(spacing_mm) != 2 or len(position_mm) != 3 or len(orientation) != 6:
         raise StudyError(f"{path.name}: not one slice with PixelSpacing, position and orientation")
     if not np.isfinite([*spacing_mm, *position_mm, *orientation]).all() or min(spacing_mm) <= 0:
@@ -140,7 +157,7 @@ def _read_mask(image_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return np.asarray(stack[0])
 
 
-def studies(raw: Path) -> Iterator[tuple[str, dict[tuple[int, int], Path]]]:
+def studies(raw: Path) -> Iterator[tuple[str, Files]]:
     """Keys and files of every case, in the order of the keys."""
     cases = find(raw)
     yield from zip(keys_of(list(cases)), cases.values(), strict=True)

@@ -16,9 +16,7 @@ from mtl.network import UNet
 from mtl.train import Trainer
 
 
-def bare_epoch(
-    trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer, s: torch.nn.ParameterList
-) -> float:
+def bare_epoch(trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer, s: torch.nn.ParameterList) -> float:
     """Seconds of the loop that a user would write: no records, no checks."""
     draws, slices = trainer.draws(1), trainer.slices
     batches = trainer.batches(1)
@@ -41,9 +39,7 @@ def bare_epoch(
 def run(slices: Slices, fold: Fold, width: int, rounds: int) -> str:
     """The row: ours and bare in slices/s, and the ratio's median and spread over interleaved rounds."""
     torch.set_num_threads(1)
-    trainer = Trainer(
-        Config(model=Model(width=width), train=Train(batch_size=4)), slices, fold, 0, torch.device("cpu")
-    )
+    trainer = Trainer(Config(model=Model(width=width), train=Train(batch_size=4)), slices, fold, 0, torch.device("cpu"))
     network = UNet(width=width, size=slices.image_NYX.shape[1])
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     s = torch.nn.ParameterList([torch.zeros(()), torch.tensor(6.0)])

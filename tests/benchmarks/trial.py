@@ -15,12 +15,12 @@ from cluster.folds import Configuration
 from mtl.config import Config
 from sweeps import search
 
+HERE = executors.Place("cpu", 2)
+
 
 def _configurations(config: Config, count: int, home: Path) -> list[Configuration]:
     return [
-        Configuration(
-            f"c{n}", {"n": n}, asdict(replace(config, train=replace(config.train, seed=n))), home / f"c{n}"
-        )
+        Configuration(f"c{n}", {"n": n}, asdict(replace(config, train=replace(config.train, seed=n))), home / f"c{n}")
         for n in range(count)
     ]
 
@@ -31,7 +31,7 @@ def with_trials(config: Config, count: int, store: Path, scratch: Path) -> float
         made = _configurations(config, count, Path(home))
 
         def evaluate(point: search.Point, report: search.Report) -> None:
-            folds.evaluate(made[point["n"]], store, report)
+            folds.evaluate(made[point["n"]], store, HERE, report)
 
         begin = time.perf_counter()
         search.search([c.point for c in made], evaluate, concurrent=2, scratch=scratch)
@@ -46,7 +46,7 @@ def without_trials(config: Config, count: int, store: Path) -> float:
         made = _configurations(config, count, Path(home))
         begin = time.perf_counter()
         jobs = [folds._job(c, store, k) for c in made for k in range(len(c.runs))]
-        pending = [executors.submit(worker.run_fold, job, device="cpu") for job in jobs]
+        pending = [HERE.submit(worker.run_fold, job) for job in jobs]
         while len(executors.wait(pending, 1.0)) < len(pending):
             pass
         seconds = time.perf_counter() - begin
