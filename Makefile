@@ -12,9 +12,9 @@ help: ## this list
 
 setup: $(READY) ## install everything into VENV (default .venv), and nothing else
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 sweep: setup ## the main job on this machine; make sweep ARGS="train.epochs=2" hands overrides on

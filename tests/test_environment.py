@@ -22,6 +22,16 @@ def test_every_dependency_is_pinned_exactly() -> None:
     assert [pin for pin in [*PROJECT["dependencies"], *extras] if not re.fullmatch(r"[\w.\[\]-]+==[\d.]+", pin)] == []
 
 
+def test_the_whole_environment_is_pinned_and_agrees() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()[1:]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    whole = {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines)}
+    extras = [pin for pins in PROJECT["optional-dependencies"].values() for pin in pins]
+    for pin in [*PROJECT["dependencies"], *extras]:
+        name, _, version = re.sub(r"\[.*\]", "", pin).partition("==")
+        assert whole[name.lower().replace("_", "-")] == version
+
+
 def test_every_package_folder_is_installed() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     floors = ("cluster", "mtl", "sweeps", "data_prep")
