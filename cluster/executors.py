@@ -42,8 +42,13 @@ OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run fo
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: its affinity, and its container's quota (cgroup v2)."""
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(mine, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max": no quota
+        return mine
 
 
 @contextmanager

@@ -47,8 +47,9 @@ $APP_CONFIG_GROUPS
 == Settings (key=default: meaning) ==
 {settings}
 
-profile=demo (the default without data.store=) trains briefly on made-up patients; profile=paper (the default
-with one) is the paper's protocol. --cfg job prints the composed config and runs nothing.
+The defaults are those of profile=paper (taken where data.store= is given): the paper's protocol. profile=demo
+(taken without one) trains briefly on made-up patients, with {demo}.
+--cfg job prints the composed config and runs nothing.
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
@@ -103,7 +104,7 @@ def _complain(what: str) -> int:
 
 def compose(argv: Sequence[str]) -> Request | None:
     """What the command line asks for; None where Hydra printed something and that was all."""
-    settings.register(HELP.format(settings=settings.help_lines()))
+    settings.register(HELP.format(settings=settings.help_lines(), demo=settings.profile_values("demo")))
     if any(word in argv for word in ("-m", "--multirun")):
         raise ValueError("-m is not used here: one command runs the whole sweep; its values stand in its file")
     overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word[:1] in ("+", "~"))]

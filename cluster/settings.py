@@ -231,6 +231,13 @@ def configuration_name(point: dict[str, Any], config: Config) -> str:
     return "_".join(parts).replace("/", "-") + f"-{config.digest}"
 
 
+def profile_values(profile: str) -> str:
+    """What a profile sets, as it would stand on the command line."""
+    values = yaml.safe_load((GROUPS["profile"] / f"{profile}.yaml").read_text())
+    named = [f"{section}.{key}={value}" for section in SECTIONS for key, value in values.get(section, {}).items()]
+    return " ".join(named)
+
+
 def help_lines() -> str:
     """Every setting with its default and its meaning."""
     lines = []

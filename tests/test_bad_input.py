@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 import zarr
 
 from cluster import launch, plan, settings
@@ -188,6 +189,16 @@ def test_help_lists_sweeps_sites_profiles_and_settings(
     for line in ("sweep: branch_location", "site: local", "profile: demo, paper", "train.epochs=50"):
         assert line in text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_profiles_say_what_the_schemas_defaults_say() -> None:
+    """The paper's values are mtl/config.py's; the made-up patients' sizes are Demo's."""
+    paper, demo = (yaml.safe_load((settings.GROUPS["profile"] / f"{p}.yaml").read_text()) for p in ("paper", "demo"))
+    defaults = settings.Settings()
+    for section, values in paper.items():
+        assert {key: getattr(getattr(defaults, section), key) for key in values} == values
+    assert settings.Demo(**demo["demo"]) == defaults.demo
+    assert settings.profile_values("demo") == "model.width=8 train.epochs=4 train.batch_size=4 optim.lr=0.005"
 
 
 @pytest.mark.parametrize("path", ["2026_11_23", "a b", "it's", "x=(1)", "back\\slash"])
