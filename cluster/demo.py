@@ -14,18 +14,23 @@ VERSION = 1
 """To be raised when the phantom or the conversion of it changes, so that an older store is not taken for ours."""
 
 
-def ensure(demo: Demo) -> Path:
-    """The store of the made-up patients that `demo` describes; made now if it is not there."""
+def store(demo: Demo) -> Path:
+    """Where the store of the made-up patients that `demo` describes lies, or will lie."""
     sizes = {"made_by": VERSION} | {key: value for key, value in dataclasses.asdict(demo).items() if key != "folder"}
     digest = hashlib.sha256(json.dumps(sizes, sort_keys=True).encode()).hexdigest()[:8]
-    folder = Path(demo.folder).expanduser().resolve() / f"demo-{digest}"
-    raw, store = folder / "raw", folder / "store.zarr"
-    if store.exists():
-        return store
-    print(f"making {demo.patients} patients: {raw}")
-    with locked(make_private(folder), WAIT_S):
+    return Path(demo.folder).expanduser().resolve() / f"demo-{digest}" / "store.zarr"
+
+
+def ensure(demo: Demo) -> Path:
+    """That store; made now if it is not there."""
+    path = store(demo)
+    if path.exists():
+        return path
+    raw = path.with_name("raw")
+    print(f"making {demo.patients} patients: {raw}", flush=True)
+    with locked(make_private(path.parent), WAIT_S):
         if not raw.exists():
             phantom.make(raw, demo.patients, demo.slices, demo.phases, demo.seed)
-        if not store.exists():
-            convert.convert(raw, store, demo.spacing_mm, demo.size)
-    return store
+        if not path.exists():
+            convert.convert(raw, path, demo.spacing_mm, demo.size)
+    return path

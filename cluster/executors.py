@@ -1,8 +1,8 @@
 """Where folds run: Ray on this machine. The only file of cluster/ that knows Ray.
 
-Folds are Ray tasks, not actors: tasks reuse warm worker processes (0.2 s a configuration), new actors import
-torch again each time (17 s a configuration). One thread per fold on CPUs: beside other busy processes a
-two-thread step slowed down seven times.
+A Place is picklable: a trial takes it along and queues its folds through it. Folds are Ray tasks, not actors: tasks
+reuse warm worker processes (0.2 s a configuration), new actors import torch again each time (17 s a configuration).
+One thread per fold on CPUs: beside other busy processes a two-thread step slowed down seven times.
 """
 
 import os
@@ -22,7 +22,7 @@ from mtl import runfolder
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",  # Ray's daemons listen on every interface, whatever is set
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU can still say that there is one
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",

@@ -8,13 +8,11 @@ Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     del sys.path[0]  # `python cluster/launch.py` puts cluster/ first, where its files would hide libraries
@@ -25,17 +23,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cluster import demo, executors, folds, plan, settings, tracking_uris
-from cluster.display import Display
 from cluster.folds import Configuration
 from cluster.settings import Settings
+from cluster.watcher import Watcher
 from data_prep import store as cine
 from mtl import data
 from mtl.config import fold_dict
 from mtl.runfolder import Locked, locked, make_private
 from sweeps import search, verdict
-
-if TYPE_CHECKING:
-    from cluster.tracking import Mirror
 
 HELP = """Branchpoint: five-fold sweeps of a multi-task U-Net (segmentation and area, Dangi et al. 2018).
 
@@ -53,9 +48,7 @@ The defaults are those of profile=paper (taken where data.store= is given): the 
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
-ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
-WATCH_S, MIRROR_S = 1.0, 3.0
-"""How often the run folders are looked at, for the display and for the mirror."""
+ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version"}
 
 
 @dataclass(frozen=True)
@@ -145,15 +138,19 @@ def run(request: Request) -> int:
     runs = Path(wanted.runs).expanduser().resolve()
     uri = wanted.tracking.uri or tracking_uris.default(runs)
     tracking_uris.check(uri)
-    plan.check_login_node(wanted.yes)
+    new_patients = made_up and not demo.store(wanted.demo).exists()
+    if new_patients:
+        plan.check_login_node(wanted.yes)
     opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     sweep_folder = make_private(runs / request.sweep)
     configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
     with locked(sweep_folder):
         _check_folders(configurations)
-        watcher = Watcher(request, configurations, runs, uri)
+        watcher = Watcher(configurations, request.selection, (uri, request.sweep, wanted.sweep.question, runs))
         if not all(c.done() for c in configurations):
+            if not new_patients:
+                plan.check_login_node(wanted.yes)
             _train(wanted, configurations, opened, watcher)
         return _answer(request, configurations, opened, watcher)
 
@@ -179,7 +176,7 @@ def _check_folders(configurations: Sequence[Configuration]) -> None:
             fold.check(fold_dict(c.config, number))
 
 
-def _train(wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher") -> None:
+def _train(wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> None:
     """Probe, ask, search: the configurations that are not done yet."""
     left = [c for c in configurations if not c.done()]
     by_point = {repr(c.point): c for c in left}
@@ -202,7 +199,7 @@ def _train(wanted: Settings, configurations: Sequence[Configuration], opened: ci
         print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
 
 
-def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: "Watcher") -> int:
+def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> int:
     """results.csv, the table, the sentence, where to look; the exit status."""
     results = [verdict.result(c.folder, c.branch, len(c.runs)) for c in configurations]
     sweep_folder = configurations[0].folder.parent
@@ -233,77 +230,6 @@ def _setting(request: Request, opened: cine.Store) -> str:
         return f"On made-up patients{brief}{chosen}:"
     patients = len(data.labelled_patients(opened))
     return f"On {patients} patients ({opened.source}), {request.settings.train.epochs} epochs{brief}{chosen}:"
-
-
-class Watcher:
-    """Shows the progress and keeps the mirror up to date while the search runs, from the driver alone.
-
-    In two threads: a tracking server that is slow must not stop the display.
-    """
-
-    def __init__(self, request: Request, configurations: Sequence[Configuration], runs: Path, uri: str) -> None:
-        self.uri = uri
-        self._request, self._runs, self._configurations = request, runs, configurations
-        self._mirror: Mirror | None = None
-        self._warned = False
-        self._stop = threading.Event()
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        threads = [threading.Thread(target=work, daemon=True) for work in (self._show, self._keep_mirror)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        except KeyboardInterrupt:
-            self._end(threads)
-            if self._mirror:
-                self._try(lambda mirror: mirror.close(self._configurations))
-            raise
-        finally:
-            self._end(threads)
-
-    def _end(self, threads: Sequence[threading.Thread]) -> None:
-        self._stop.set()
-        for thread in threads:
-            thread.join()
-
-    def _show(self) -> None:
-        display = Display(self._configurations, self._request.selection)
-        try:
-            while not self._stop.wait(WATCH_S):
-                display.update()
-            display.update()
-        finally:
-            display.stop()
-
-    def _keep_mirror(self) -> None:
-        while not self._stop.wait(MIRROR_S):
-            self._try(lambda mirror: mirror.sync(self._configurations))
-
-    def finish(self, table: Path, answer: str) -> None:
-        self._try(lambda mirror: mirror.finish(self._configurations, table, answer))
-
-    def _try(self, work: Callable[["Mirror"], None]) -> None:
-        """The mirror is a convenience: what goes wrong with it is said once and stops nothing."""
-        try:
-            if self._mirror is None:
-                from cluster.tracking import Mirror
-
-                question = self._request.settings.sweep.question
-                self._mirror = Mirror(self.uri, self._request.sweep, question, self._runs)
-            work(self._mirror)
-        except Exception as error:
-            self._mirror = None
-            if not self._warned:
-                self._warned = True
-                why = (str(error).splitlines() or [""])[0]
-                where = tracking_uris.without_password(self.uri)
-                print(
-                    f"launch: no mirror in MLflow at {where} for now ({type(error).__name__}: {why}); "
-                    "the run folders hold everything",
-                    file=sys.stderr,
-                )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a sweep will cost, from a probe of a few steps on every slot; the question above a limit."""
+"""What a sweep will cost, from a probe of a few steps; the question above a limit."""
 
 import os
 import shutil

@@ -146,7 +146,9 @@ def test_on_a_slurm_login_node_it_says_so(
     message = refused("sweep=branch_location", f"data.store={store_path}")
     assert "looks like a Slurm login node" in message
     assert "yes=true" in message
-    assert {p.name for p in tmp_path.iterdir()} == {"bin"}  # nothing was made before it was refused
+    assert "login node" in refused("sweep=branch_location")
+    assert not (tmp_path / "data").exists()  # no patients were made before it was refused
+    assert not list(tmp_path.rglob("fold_*"))
     capsys.readouterr()
     plan.check_login_node(yes=True)
     assert "login node" in capsys.readouterr().out
