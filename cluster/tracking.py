@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.folds import Configuration, mean_over_folds
-from mtl.runfolder import write_text
+from mtl.runfolder import atomic, write_text
 
 PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
 """Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""
@@ -30,6 +30,7 @@ class Mirror:
     def __init__(self, uri: str, sweep: str, question: str, runs: Path) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        _create_database(uri)
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(sweep)
         local = uri.startswith("sqlite")
@@ -119,6 +120,14 @@ class Mirror:
         self.close(configurations)
         self._client.log_artifact(self._sweep, str(table))
         self._client.set_tag(self._sweep, "mlflow.note.content", answer)
+
+
+def _create_database(uri: str) -> None:
+    """A new sqlite database appears when all its tables are in it: killed in between, MLflow could not mend it."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        with atomic(path) as temporary:
+            MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
 
 
 def _identity(runs: Path) -> str:

@@ -15,6 +15,7 @@ import fcntl
 import io
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ class Locked(RuntimeError):
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yields a name to write to; the file appears under `path` when it is whole, on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with open(temporary, "rb") as handle:

@@ -127,6 +127,17 @@ def test_passwords_are_not_printed() -> None:
     assert "s3cret" not in tracking_uris.how_to_look("https://me:s3cret@lab")
 
 
+def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while MLflow makes its tables, the next mirror starts from nothing."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with monkeypatch.context() as patched:
+        patched.setattr("mtl.runfolder.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Mirror(uri, "sweep", "why", tmp_path)
+    assert list(tmp_path.glob("mlflow.db*")) == []
+    Mirror(uri, "sweep", "why", tmp_path)
+
+
 def test_mean_and_sd_by_hand() -> None:
     records = [{"epoch": 3, "dice_val": d, "log_sigma_reg": None, "time_utc": "t"} for d in (0.2, 0.4, 0.9)]
     assert mean_over_folds(records) == {
