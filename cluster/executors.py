@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ ENVIRONMENT = {
 }
 """Of this process and of every process it starts; nothing phones home."""
 
-FOLD = "fold"
-"""A slot for one fold on a CPU, as a Ray resource."""
+FOLD, FOLD_UNITS = "fold", 1_000_000
+"""A Ray resource that the folds share evenly, so that only so many run at a time."""
 OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run folders, nothing passes here
 
 
@@ -52,7 +52,7 @@ def cores() -> int:
 
 
 @contextmanager
-def local_ray(slots: int | None) -> Iterator[Path]:
+def local_ray() -> Iterator[Path]:
     """A private Ray on this machine; yields a scratch folder that goes with it."""
     os.environ |= ENVIRONMENT
     with _scratch() as scratch:
@@ -66,7 +66,7 @@ def local_ray(slots: int | None) -> Iterator[Path]:
             ray.init(
                 address="local",
                 num_cpus=cores(),
-                resources={FOLD: slots or cores()},
+                resources={FOLD: FOLD_UNITS},
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level="ERROR",
@@ -85,18 +85,25 @@ def _scratch() -> Iterator[Path]:
     facts = home.lstat()  # a link would lead the clearing below elsewhere
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise OSError(f"{home}: not this user's own private folder; remove it")
+    with ExitStack() as held:
+        with runfolder.locked(home, wait_s=60):
+            _clear(home)
+            scratch = Path(tempfile.mkdtemp(dir=home, prefix=""))
+            held.enter_context(runfolder.locked(scratch))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clear(home: Path) -> None:
+    """Remove what killed launches left: the folders whose lock nobody holds."""
     for lock in home.glob("*/.lock"):
         try:
             with runfolder.locked(lock.parent):
                 shutil.rmtree(lock.parent, ignore_errors=True)
         except (runfolder.Locked, OSError):
-            continue  # a launch that runs, or one that clears away too
-    scratch = Path(tempfile.mkdtemp(dir=home, prefix=""))
-    try:
-        with runfolder.locked(scratch):
-            yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            continue  # a launch that runs
 
 
 @dataclass(frozen=True)
@@ -104,33 +111,31 @@ class Place:
     """Where this sweep's folds run: the device that torch found usable, and how many at a time."""
 
     device: str
-    asked: int | None
-    """folds at a time, if the user said so"""
-
-    @property
-    def slots(self) -> int:
-        """Folds at a time: one per GPU, one per core."""
-        if self.asked:
-            return self.asked
-        return _ray_has("GPU") if self.device == "cuda" else 1 if self.device == "mps" else _ray_has(FOLD)
+    slots: int
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Queue a function for a free slot; the answer is awaited with wait()."""
-        needs: dict[str, Any] = {"resources": {FOLD: max(1, _ray_has(FOLD) // self.slots)}}
+        needs: dict[str, Any] = {"resources": {FOLD: FOLD_UNITS // self.slots}}
         if self.device == "cuda":
-            needs["num_gpus"] = min(1.0, _ray_has("GPU") / self.slots)
+            needs["num_gpus"] = 1 / -(-self.slots // _gpus())
         return _submit(function, *arguments, **needs)
 
 
 def place(device: str, slots: int | None) -> Place:
-    """Ask a worker, which has torch, what `device` means here; ValueError where it is not usable."""
-    return Place(outcome(_submit(worker.usable_device, device)), slots)
+    """Ask a worker, which has torch, what `device` means here; ValueError where it is not usable.
+
+    slots: folds at a time, if the user said so; else one per GPU, or one per core.
+    """
+    usable = outcome(_submit(worker.usable_device, device))
+    if usable == "cuda" and not _gpus():
+        raise ValueError("train.device: torch sees a GPU, Ray none (CUDA_VISIBLE_DEVICES?); wanted both or cpu")
+    return Place(usable, slots or {"cuda": _gpus(), "mps": 1, "cpu": cores()}[usable])
 
 
-def _ray_has(resource: str) -> int:
+def _gpus() -> int:
     import ray
 
-    return int(ray.cluster_resources().get(resource, 0))
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def _submit(function: Callable[..., Any], *arguments: Any, **needs: Any) -> Any:

@@ -181,7 +181,7 @@ def _train(wanted: Settings, configurations: Sequence[Configuration], opened: ci
     left = [c for c in configurations if not c.done()]
     by_point = {repr(c.point): c for c in left}
     store = opened.path.resolve()
-    with executors.local_ray(wanted.site.slots) as scratch:
+    with executors.local_ray() as scratch:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = executors.place(wanted.train.device, wanted.site.slots)
         estimate = plan.estimate(left, opened, place, wanted.protocol)

@@ -55,7 +55,7 @@ class Demo:
         between("demo.phases", self.phases, 1, 100)
         between("demo.seed", self.seed, 0, 2**31 - 1)
         between("demo.spacing_mm", self.spacing_mm, 0.5, 10, "mm")
-        between("demo.size", self.size, 16, 1024)
+        between("demo.size", self.size, 32, 1024)
         if self.size % 16:
             raise ValueError(f"demo.size is {self.size}, wanted a multiple of 16 (four down-samplings)")
 

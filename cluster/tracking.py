@@ -42,6 +42,7 @@ class Mirror:
         self._ids: dict[str, str] = {}
         self._epochs: dict[str, int] = {}
         self._statuses: dict[str, str] = {}
+        self._bare: set[str] = set()  # made, and killed before their params were written
         self._find_runs()
         self._sweep = self._run(sweep, sweep, None, {"question": question})
 
@@ -55,6 +56,8 @@ class Mirror:
                     self._ids[path] = run.info.run_id
                     self._epochs[path] = int(run.data.metrics.get("epoch", 0))
                     self._statuses[path] = run.info.status
+                    if not run.data.params:
+                        self._bare.add(path)
             token = page.token or None
 
     def _run(self, path: str, name: str, parent: str | None, params: Mapping[str, Any]) -> str:
@@ -62,13 +65,17 @@ class Mirror:
         if path not in self._ids:
             tags = {PATH_TAG: path, RUNS_TAG: self._runs_id, **({MLFLOW_PARENT_RUN_ID: parent} if parent else {})}
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
-            entries = [Param(key, str(value)) for key, value in params.items()]
-            self._client.log_batch(run.info.run_id, params=entries)
             self._ids[path], self._epochs[path], self._statuses[path] = run.info.run_id, 0, "RUNNING"
+            self._bare.add(path)
+        if path in self._bare:
+            entries = [Param(key, str(value)) for key, value in params.items()]
+            self._client.log_batch(self._ids[path], params=entries)
+            self._bare.discard(path)
         return self._ids[path]
 
     def sync(self, configurations: Sequence[Configuration]) -> None:
         """Write what is new in the run folders."""
+        self._set_status(configurations[0].folder.parent.name, "RUNNING")
         for c in configurations:
             path = f"{c.folder.parent.name}/{c.name}"
             params = {**flat(c.config), **{f"searched.{key}": value for key, value in c.point.items()}}
@@ -125,7 +132,7 @@ class Mirror:
 def _create_database(uri: str) -> None:
     """A new sqlite database appears when all its tables are in it: killed in between, MLflow could not mend it."""
     path = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not path.exists():
+    if uri.startswith("sqlite:///") and "?" not in uri and not path.exists():
         with atomic(path) as temporary:
             MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
 

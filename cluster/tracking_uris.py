@@ -1,5 +1,6 @@
 """Where the mirror lies and how to look at it. Apart from tracking.py, whose import of mlflow takes seconds."""
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -23,10 +24,9 @@ def check(uri: str) -> None:
         raise ValueError(f"tracking.uri is {uri!r}, wanted one that begins with: {', '.join(SCHEMES)}")
 
 
-def without_password(uri: str) -> str:
-    """The address as it may be printed."""
-    parts = urlsplit(uri)
-    return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri
+def without_password(text: str) -> str:
+    """An address, or a text with one in it, as it may be printed."""
+    return re.sub(r"(://[^/@:\s]*:)[^@/\s]+@", r"\1***@", text)
 
 
 def how_to_look(uri: str) -> str:

@@ -83,9 +83,6 @@ class Watcher:
             if not self._warned:
                 self._warned = True
                 why = (str(error).splitlines() or [""])[0]
-                where = tracking_uris.without_password(self.uri)
-                print(
-                    f"launch: no mirror in MLflow at {where} for now ({type(error).__name__}: {why}); "
-                    "the run folders hold everything",
-                    file=sys.stderr,
-                )
+                what = f"no mirror in MLflow at {self.uri} for now ({type(error).__name__}: {why})"
+                told = tracking_uris.without_password(f"launch: {what}; the run folders hold everything")
+                print(told, file=sys.stderr)

@@ -76,7 +76,7 @@ def convert(raw: Path, path: Path, spacing_mm: float = SPACING_MM, size: int = S
                 if study.source != first.source:
                     raise StudyError(f"comes from {study.source!r}, the store holds {first.source!r}")
                 arrays = on_grid(study, *grid)
-            except (StudyError, ValueError) as error:
+            except (StudyError, ValueError, RuntimeError, MemoryError) as error:
                 summary.set_aside.append(f"{key}: {error}")
                 continue
             out.add(key, arrays.image_TZYX, arrays.mask_TZYX, arrays.labelled_TZ, arrays.attributes)
@@ -159,8 +159,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not 0.1 <= args.spacing_mm <= 20:
             raise ValueError(f"--spacing-mm is {args.spacing_mm}, wanted 0.1 to 20 (mm)")
-        if args.size < 16 or args.size % 16:
-            raise ValueError(f"--size is {args.size}, wanted a multiple of 16 (four down-samplings), 16 or more")
+        if not 32 <= args.size <= 1024 or args.size % 16:
+            raise ValueError(f"--size is {args.size}, wanted a multiple of 16 (four down-samplings), 32 to 1024")
         summary = convert(
             args.raw,
             args.store,

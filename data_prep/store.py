@@ -69,10 +69,24 @@ class Patient:
         return self.attributes.get("es_phase")
 
     def array(self, name: str) -> np.ndarray:
-        """`image_TZYX`, `mask_TZYX` or `labelled_TZ`, whole."""
+        """`image_TZYX`, `mask_TZYX` or `labelled_TZ`, whole; ValueError names the patient where it is damaged."""
+        return self._read(name, ...)
+
+    def has_myocardium(self) -> bool:
+        """Whether any labelled slice carries a label. Reads slices until one does."""
+        places = np.argwhere(self.array("labelled_TZ"))
+        # From the middle of the heart outwards: end slices are the empty ones.
+        places = places[np.argsort(abs(places[:, 1] - np.median(places[:, 1])))] if len(places) else places
+        return any(self._read("mask_TZYX", (int(t), int(z))).any() for t, z in places)
+
+    def _read(self, name: str, where: Any) -> np.ndarray:
         array = self.group[name]
         assert isinstance(array, zarr.Array)
-        return np.asarray(array[...])
+        try:
+            return np.asarray(array[where])
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"store: {self.key}/{name} is damaged ({reason}); convert the raw data again") from error
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,7 @@ def open(path: str | os.PathLike[str]) -> Store:
         raise FileNotFoundError(f"store {path}: no such folder; {advice}")
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
-    except (FileNotFoundError, ValueError, KeyError, NotADirectoryError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, NotADirectoryError) as error:
         raise ValueError(f"store {path}: not a zarr v3 group; {advice}") from error
     attributes = dict(group.attrs)
     if attributes.get("format") != FORMAT:
@@ -123,7 +137,10 @@ def open(path: str | os.PathLike[str]) -> Store:
             size=_pair(attributes["size"], int),
             patients=tuple(Patient(key, patient) for key, patient in sorted(group.groups())),
         )
-        incomplete = [p.key for p in store.patients if not {*ARRAYS} <= {*p.group.array_keys()}]
+        if min(store.spacing_mm) <= 0:
+            raise ValueError("spacing_mm is not positive")
+        lost = {folder.name for folder in path.iterdir() if folder.is_dir()} - {p.key for p in store.patients}
+        incomplete = [p.key for p in store.patients if not {*ARRAYS} <= {*p.group.array_keys()}] + sorted(lost)
         unsealed = [p.key for p in store.patients if "digest" not in p.attributes]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"store {path}: attributes are damaged ({error!r}); convert the data again") from error

@@ -90,11 +90,9 @@ def load(path: Path, digest: str) -> Slices:
 
 def _whole(opened: store.Store, patient: store.Patient) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A patient's three arrays; ValueError unless they are the ones that were written."""
-    try:
-        arrays = [patient.array(name) for name in store.ARRAYS]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"store {opened.path}: {patient.key} is damaged ({error}); convert again") from error
-    image_TZYX, mask_TZYX, labelled_TZ = arrays
+    image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
+    if image_TZYX.shape[2:] != opened.size or mask_TZYX.shape != image_TZYX.shape:
+        raise ValueError(f"store {opened.path}: {patient.key}: arrays are not {opened.size}; convert again")
     if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != patient.attributes["digest"]:
         raise ValueError(f"store {opened.path}: {patient.key} is damaged (its digest differs); convert again")
     return image_TZYX, mask_TZYX, labelled_TZ
@@ -130,8 +128,8 @@ def folds_of(slices: Slices, folds: int, seed: int, selection: str) -> list[Fold
 
 
 def labelled_patients(opened: store.Store) -> list[store.Patient]:
-    """Those with labels. The others do not count."""
-    return [p for p in opened.patients if p.array("labelled_TZ").any()]
+    """Those with myocardium in their labels. The others do not count."""
+    return [p for p in opened.patients if p.has_myocardium()]
 
 
 def check(opened: store.Store, folds: int, seed: int) -> None:

@@ -121,6 +121,8 @@ class Trainer:
         trained_s = time.perf_counter() - begin
         predicted = evaluate.predict(self.network, self.slices, self.fold.selection, self.device)
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
+        if not math.isfinite(area_mad_mm2):
+            raise Diverged(f"epoch {epoch}: the area error on the selection set is {area_mad_mm2} mm2")
         loss, loss_seg, loss_area = (sums / count).tolist()
         return {
             "epoch": epoch,

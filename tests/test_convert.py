@@ -266,7 +266,7 @@ def test_bad_arguments_are_one_line_and_status_2(raw: Path, tmp_path: Path, caps
     assert "no such folder" in failing(tmp_path / "none", out)
     (tmp_path / "empty").mkdir()
     assert "no short-axis image found" in failing(tmp_path / "empty", out)
-    assert "--size is 100, wanted a multiple of 16" in failing(raw, out, "--size", 100)
+    assert "--size is 100, wanted a multiple of 16 (four down-samplings)" in failing(raw, out, "--size", 100)
     assert "--spacing-mm is nan" in failing(raw, out, "--spacing-mm", "nan")
     out.mkdir()
     assert "exists already" in failing(raw, out)

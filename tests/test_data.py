@@ -108,3 +108,8 @@ def test_a_store_that_lost_a_file_is_not_taken_for_background(store_path: Path, 
     shutil.rmtree(tmp_path / "s" / "DET9000002" / "mask_TZYX" / "c")
     with pytest.raises(ValueError, match=r"DET9000002 is damaged \(its digest differs\); convert again"):
         data.load(opened.path, opened.digest)
+    assert len(data.labelled_patients(opened)) == 4
+    chunk = next(p for p in (tmp_path / "s" / "DET9000003" / "labelled_TZ").rglob("c/*/*"))
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=r"DET9000003/labelled_TZ is damaged .*convert the raw data again"):
+        data.check(opened, 3, 0)

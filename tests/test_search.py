@@ -15,13 +15,13 @@ from mtl.config import Config, Train
 from mtl.runfolder import RunFolder, locked, make_private
 from sweeps import search
 
-HERE = executors.Place("cpu", None)
+HERE = executors.Place("cpu", 2)
 
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
     before = dict(os.environ)
-    with executors.local_ray(slots=2) as folder:
+    with executors.local_ray() as folder:
         yield folder
     os.environ.clear()
     os.environ |= before

@@ -122,3 +122,18 @@ def test_wrong_stores_say_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     _set(tmp_path / "d.zarr", size="large")
     with pytest.raises(ValueError, match="damaged"):
         store.open(tmp_path / "d.zarr")
+
+
+@pytest.mark.filterwarnings("ignore:Object at:UserWarning")  # zarr's own word on the folder it does not know
+def test_a_patient_that_was_lost_is_missed(tmp_path: Path) -> None:
+    with store.create(tmp_path / "l", source="t", spacing_mm=(1, 1), size=(16, 16), classes=("b", "m")) as out:
+        for key in ("A", "B"):
+            empty = np.zeros((1, 1, 16, 16), np.int16)
+            out.add(key, empty, empty.astype(np.uint8), np.ones((1, 1), bool), {})
+    assert len(store.open(tmp_path / "l").patients) == 2
+    (tmp_path / "l" / "B" / "zarr.json").unlink()
+    with pytest.raises(ValueError, match="incomplete at B; convert the raw data again"):
+        store.open(tmp_path / "l")
+    (tmp_path / "l" / "zarr.json").write_text("[]")
+    with pytest.raises(ValueError, match="not a zarr v3 group"):
+        store.open(tmp_path / "l")

@@ -125,6 +125,7 @@ def test_passwords_are_not_printed() -> None:
     assert tracking_uris.without_password("postgresql://me:s3cret@db/x") == "postgresql://me:***@db/x"
     assert "s3cret" not in tracking_uris.how_to_look("postgresql://me:s3cret@db/x")
     assert "s3cret" not in tracking_uris.how_to_look("https://me:s3cret@lab")
+    assert tracking_uris.without_password("asked https://me:s3cret@lab/api: 403") == "asked https://me:***@lab/api: 403"
 
 
 def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,14 @@ def test_a_loss_that_is_no_number_stops_the_fold_and_says_where(slices: Slices, 
         trainer.epoch(2)
 
 
+def test_an_area_error_that_is_no_number_is_a_divergence_too(slices: Slices, config: Config) -> None:
+    trainer = Trainer(config, slices, folds_of(slices, 5, 0, "validation")[0], 0, CPU)
+    trainer.network.down[0][1].running_var.fill_(float("nan"))  # what evaluation uses, and training does not
+    trainer.network.down[0][1].momentum = 0.0
+    with pytest.raises(train.Diverged, match=r"^epoch 1: the area error on the selection set is nan mm2"):
+        trainer.epoch(1)
+
+
 def test_checkpoints_of_others_and_damaged_ones_are_refused(whole: RunFolder, config: Config, slices: Slices) -> None:
     with pytest.raises(ValueError, match="of another configuration, data or fold"):
         train.load_checkpoint(whole.last, config, 2)

@@ -56,7 +56,7 @@ def without_trials(config: Config, count: int, store: Path) -> float:
 
 def run(config: Config, store: Path, few: int, many: int, rounds: int) -> str:
     """The row: seconds a trial, median and spread over interleaved rounds."""
-    with executors.local_ray(slots=2) as scratch:
+    with executors.local_ray() as scratch:
         with_trials(config, few, store, scratch)  # workers and trial processes are warm after this
         costs, own = [], []
         for _ in range(rounds):
