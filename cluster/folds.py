@@ -1,17 +1,16 @@
 """Run the folds of one configuration side by side; their mean per epoch."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cluster import executors, worker
 from mtl.runfolder import Locked, RunFolder, make_private
+from sweeps.search import Report
+from sweeps.verdict import mean_sd
 
 POLL_S = 0.2
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def mean_over_folds(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name, value in records[0].items():
         values = [record[name] for record in records]
         if name != "epoch" and all(isinstance(v, int | float) for v in values) and value is not None:
-            made[f"{name}_mean"] = statistics.fmean(values)
-            if len(values) > 1:
-                made[f"{name}_sd"] = statistics.stdev(values)
+            mean, sd = mean_sd(values)
+            made[f"{name}_mean"] = mean
+            if sd is not None:
+                made[f"{name}_sd"] = sd
     return made

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from data_prep.store import check_size
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, from_dict, meanings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +56,7 @@ class Demo:
         between("demo.phases", self.phases, 1, 100)
         between("demo.seed", self.seed, 0, 2**31 - 1)
         between("demo.spacing_mm", self.spacing_mm, 0.5, 10, "mm")
-        between("demo.size", self.size, 32, 1024)
-        if self.size % 16:
-            raise ValueError(f"demo.size is {self.size}, wanted a multiple of 16 (four down-samplings)")
+        check_size("demo.size", self.size)
 
 
 @dataclass(frozen=True)
@@ -240,13 +239,9 @@ def profile_values(profile: str) -> str:
 
 def help_lines() -> str:
     """Every setting with its default and its meaning."""
-    lines = []
-    sections = [(f.name, f.type) for f in dataclasses.fields(Settings)]
-    for name, kind in sections:
-        if name in ("sweep", "data") or not dataclasses.is_dataclass(kind):
-            continue
-        lines += _help_of(f"{name}.", kind)
-    return "\n".join([*_help_of("data.", Data), *lines, *_help_of("", Settings)])
+    sections = [f for f in dataclasses.fields(Settings) if dataclasses.is_dataclass(f.type) and f.name != "sweep"]
+    lines = [line for f in sections for line in _help_of(f"{f.name}.", f.type)]
+    return "\n".join([*lines, *_help_of("", Settings)])
 
 
 def _help_of(prefix: str, kind: Any) -> list[str]:
@@ -264,9 +259,5 @@ def first_line(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    details = [line for line in lines[1:] if line.startswith("full_key:")]
-    return (
-        " ".join([lines[0], *(f"({line.removeprefix('full_key:').strip()})" for line in details)])
-        if lines
-        else repr(error)
-    )
+    keys = [line.removeprefix("full_key:").strip() for line in lines[1:] if line.startswith("full_key:")]
+    return " ".join([*(lines[:1] or [repr(error)]), *(f"({key})" for key in keys)])

@@ -109,7 +109,8 @@ def on_grid(study: Study, spacing_mm: tuple[float, float], size: tuple[int, int]
     order, z_rule = geometry.base_to_apex(study.levels, filled_mm2)
     ed, es, phase_rule = phases.ed_es(ring_TZ, filled_TZ, labelled_TZ)
     levels = [study.levels[n] for n in order]
-    images, masks, notes = [], [], list(study.notes)
+    images, masks = [], []
+    notes: list[str] = []
     for z, level in enumerate(levels):
         image = geometry.resample_TYX(level.image_TYX, level.spacing_mm, spacing_mm, size, labels=False)
         if image.max() > INT16.max or image.min() < INT16.min:
@@ -119,7 +120,7 @@ def on_grid(study: Study, spacing_mm: tuple[float, float], size: tuple[int, int]
         if _cut_off(level, masks[-1], spacing_mm):
             notes.append(f"{study.key}: level {z}: the mask reaches beyond the {size[0]} x {size[1]} grid")
     attributes = {
-        "subject": study.subject or study.key,
+        "subject": study.key,
         "stratum": None,
         "slice_spacing_mm": geometry.slice_spacing_mm(geometry.heights_mm(levels)),
         "source_spacing_mm": [list(level.spacing_mm) for level in levels],
@@ -159,8 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not 0.1 <= args.spacing_mm <= 20:
             raise ValueError(f"--spacing-mm is {args.spacing_mm}, wanted 0.1 to 20 (mm)")
-        if not 32 <= args.size <= 1024 or args.size % 16:
-            raise ValueError(f"--size is {args.size}, wanted a multiple of 16 (four down-samplings), 32 to 1024")
+        store.check_size("--size", args.size)
         summary = convert(
             args.raw,
             args.store,

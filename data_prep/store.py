@@ -110,6 +110,12 @@ class Store:
         return total.hexdigest()
 
 
+def check_size(name: str, size: int) -> None:
+    """ValueError unless images of this many rows and columns can be trained on (four down-samplings)."""
+    if not 32 <= size <= 1024 or size % 16:
+        raise ValueError(f"{name} is {size}, wanted a multiple of 16 (four down-samplings), 32 to 1024")
+
+
 def open(path: str | os.PathLike[str]) -> Store:
     """Open a store for reading. FileNotFoundError or ValueError say what is wrong and what to do."""
     path = Path(path)

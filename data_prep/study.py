@@ -3,7 +3,7 @@
 Shapes: T phase, Y row, X column. A level is one slice position along the long axis of the heart.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,6 +42,3 @@ class Study:
     """The phase numbers of the source, one per T."""
     levels: tuple[Level, ...]
     classes: tuple[str, ...] = ("background", "myocardium")
-    subject: str | None = None
-    """The person, where one person has several studies; default: the key."""
-    notes: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Slices in memory, folds by subject, normalisation.
+"""Slices in memory, folds by subject.
 
 Legend of shapes: N slice, A area (one per class), B batch, C channel, T phase, Z level, Y row, X column.
 """
@@ -137,7 +137,8 @@ def check(opened: store.Store, folds: int, seed: int) -> None:
     if len(opened.classes) != 2:
         raise ValueError(f"store {opened.path}: {len(opened.classes) - 1} structures, this version trains on one")
     rows, columns = opened.size
-    if rows != columns or rows % 16 or rows < 32:
-        raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square, 32, 48, 64, ...")
+    if rows != columns:
+        raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square ones; convert again")
+    store.check_size(f"store {opened.path}: size", rows)
     labelled = labelled_patients(opened)
     fold_of_subjects([p.subject for p in labelled], [p.stratum for p in labelled], folds, seed)

@@ -31,10 +31,11 @@ def result(folder: Path, branch: str, folds: int) -> Result:
     best = [best_epoch(run.epochs()) for run, outcome in zip(runs, outcomes, strict=True) if outcome == "DONE"]
     status = "done" if len(best) == folds else "failed" if "FAILED" in outcomes else "incomplete"
     dice, area = ([record[key] for record in best] for key in ("dice_val", "area_mad_mm2"))
-    return Result(folder.name, branch, *_mean_sd(dice), *_mean_sd(area), len(best), status)
+    return Result(folder.name, branch, *mean_sd(dice), *mean_sd(area), len(best), status)
 
 
-def _mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Mean, and standard deviation with n - 1; None where there are too few values."""
     mean = statistics.fmean(values) if values else None
     return mean, statistics.stdev(values) if len(values) > 1 else None
 

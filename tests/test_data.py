@@ -98,7 +98,7 @@ def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
     assert slices.ed_es == ((1, 0),)
     with pytest.raises(ValueError, match="its data are not those"):
         data.load(opened.path, "another digest")
-    with pytest.raises(ValueError, match=r"images of 16 x 16, wanted square, 32"):
+    with pytest.raises(ValueError, match=r"size is 16, wanted a multiple of 16"):
         data.check(opened, 3, 0)
 
 
