@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster.settings import Demo
 from data_prep import convert, phantom
-from mtl.runfolder import locked, make_private
+from data_prep.files import locked, make_private
 
 WAIT_S = 600.0
 VERSION = 1

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import worker
-from mtl import runfolder
+from data_prep import files
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -81,15 +81,15 @@ def local_ray() -> Iterator[Path]:
 @contextmanager
 def _scratch() -> Iterator[Path]:
     """A short private folder (sockets allow 107 characters); those of killed launches are cleared away."""
-    home = runfolder.make_private(Path("/tmp") / f"bp-{os.getuid()}")
+    home = files.make_private(Path("/tmp") / f"bp-{os.getuid()}")
     facts = home.lstat()  # a link would lead the clearing below elsewhere
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
         raise OSError(f"{home}: not this user's own private folder; remove it")
     with ExitStack() as held:
-        with runfolder.locked(home, wait_s=60):
+        with files.locked(home, wait_s=60):
             _clear(home)
             scratch = Path(tempfile.mkdtemp(dir=home, prefix=""))
-            held.enter_context(runfolder.locked(scratch))
+            held.enter_context(files.locked(scratch))
         try:
             yield scratch
         finally:
@@ -100,9 +100,9 @@ def _clear(home: Path) -> None:
     """Remove what killed launches left: the folders whose lock nobody holds."""
     for lock in home.glob("*/.lock"):
         try:
-            with runfolder.locked(lock.parent):
+            with files.locked(lock.parent):
                 shutil.rmtree(lock.parent, ignore_errors=True)
-        except (runfolder.Locked, OSError):
+        except (files.Locked, OSError):
             continue  # a launch that runs
 
 

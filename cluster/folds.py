@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster import executors, worker
-from mtl.runfolder import Locked, RunFolder, make_private
+from data_prep.files import Locked, make_private
+from mtl.runfolder import RunFolder
 from sweeps.search import Report
 from sweeps.verdict import mean_sd
 

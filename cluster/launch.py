@@ -27,9 +27,9 @@ from cluster.folds import Configuration
 from cluster.settings import Settings
 from cluster.watcher import Watcher
 from data_prep import store as cine
+from data_prep.files import Locked, locked, make_private
 from mtl import data
 from mtl.config import fold_dict
-from mtl.runfolder import Locked, locked, make_private
 from sweeps import search, verdict
 
 HELP = """Branchpoint: five-fold sweeps of a multi-task U-Net (segmentation and area, Dangi et al. 2018).

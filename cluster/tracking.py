@@ -17,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.folds import Configuration, mean_over_folds
-from mtl.runfolder import atomic, write_text
+from data_prep.files import atomic, write_text
 
 PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
 """Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""

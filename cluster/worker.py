@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import locked, make_private
 from mtl.config import Config, from_dict
-from mtl.runfolder import RunFolder, locked, make_private
+from mtl.runfolder import RunFolder
 
 
 @dataclass(frozen=True)

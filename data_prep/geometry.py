@@ -6,11 +6,17 @@ lands up to one pixel elsewhere; tests/test_geometry.py holds ours.)
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 
 from data_prep.study import Level
+
+LEAST_PARALLEL = 0.99
+"""Cosine between the normals of two slices that count as parallel."""
+SAME_POSITION_MM = 0.1
+"""Slices nearer than this lie at one position."""
 
 # Without masks the apex is taken to point left, anterior and inferior: +x, -y, -z in LPS.
 APEX_DIRECTION_LPS = np.array([1.0, -1.0, -1.0])
@@ -31,17 +37,19 @@ def heights_mm(levels: Sequence[Level]) -> np.ndarray:
     Neither the file's slice number nor SliceLocation tells this: the first is the order of acquisition, the
     second is no distance (its step is 6.7 mm in real files whose slices lie 10 mm apart).
     """
-    normal = slice_normal(levels[0].orientation)
-    tilts = [float(np.dot(normal, slice_normal(level.orientation))) for level in levels]
-    if min(tilts) < 0.99:
-        raise ValueError(f"slices are not parallel (cosine between normals {min(tilts):.3f}, wanted over 0.99)")
-    return np.array([float(np.dot(normal, level.position_mm)) for level in levels])
+    normal = slice_normal(levels[0].frames[0].orientation)
+    tilts = [float(np.dot(normal, slice_normal(level.frames[0].orientation))) for level in levels]
+    if min(tilts) < LEAST_PARALLEL:
+        raise ValueError(
+            f"slices are not parallel (cosine between normals {min(tilts):.3f}, wanted over {LEAST_PARALLEL})"
+        )
+    return np.array([float(np.dot(normal, level.frames[0].position_mm)) for level in levels])
 
 
 def slice_spacing_mm(height_mm: np.ndarray) -> float:
     """Median distance of neighbouring levels (sorted heights), mm."""
     steps_mm = np.diff(np.sort(height_mm))
-    if len(steps_mm) and steps_mm.min() < 0.1:
+    if len(steps_mm) and steps_mm.min() < SAME_POSITION_MM:
         raise ValueError(f"two slices lie {steps_mm.min():.2f} mm apart: the same position twice")
     return float(np.median(steps_mm)) if len(steps_mm) else 0.0
 
@@ -59,43 +67,64 @@ def base_to_apex(levels: Sequence[Level], filled_mm2: np.ndarray) -> tuple[list[
         apex_first = ends[:third].mean() < ends[-third:].mean()
         rule = "masks: the apex is the end with the smaller filled area"
     else:
-        apex_first = float(np.dot(slice_normal(levels[0].orientation), APEX_DIRECTION_LPS)) < 0
+        apex_first = float(np.dot(slice_normal(levels[0].frames[0].orientation), APEX_DIRECTION_LPS)) < 0
         rule = "no masks: the apex is the end towards left, anterior and inferior"
     return (order[::-1] if apex_first else order), rule
 
 
-def resample_TYX(
-    stack_TYX: np.ndarray,
+class _Axis(NamedTuple):
+    """Where the pixels of one output axis lie on an input axis."""
+
+    inside: slice
+    """output pixels within the field of view"""
+    below: np.ndarray
+    above: np.ndarray
+    share: np.ndarray
+    """neighbouring input pixels of each, and the share of the one above"""
+    nearest: np.ndarray
+
+
+@lru_cache(maxsize=64)
+def _axis(n: int, spacing_mm: float, size: int, to_mm: float) -> _Axis:
+    """As SimpleITK's resampling has it: the border pixels reach half a pixel outwards, halves are rounded up."""
+    place = (np.arange(size) - (size - 1) / 2) * (to_mm / spacing_mm) + (n - 1) / 2
+    within = np.flatnonzero((place >= -0.5) & (place < n - 0.5))
+    inside = slice(int(within[0]), int(within[-1]) + 1) if len(within) else slice(0, 0)
+    place = place[inside]
+    floor = np.floor(place)
+    return _Axis(
+        inside,
+        np.clip(floor, 0, n - 1).astype(np.intp),
+        np.clip(floor + 1, 0, n - 1).astype(np.intp),
+        (place - floor).astype(np.float32),
+        np.clip(np.floor(place + 0.5), 0, n - 1).astype(np.intp),
+    )
+
+
+def resample_YX(
+    image_YX: np.ndarray,
     spacing_mm: tuple[float, float],
     to_mm: tuple[float, float],
     size: tuple[int, int],
     *,
     labels: bool,
 ) -> np.ndarray:
-    """Resample every image of a stack in plane to `to_mm`, cropped or zero-padded to `size`, centre kept.
+    """Resample an image in plane to `to_mm`, cropped or zero-padded to `size`, centre kept.
 
-    Linear for images, nearest for labels. Returns float32 (images) or the input's type (labels), (T, Y, X).
-    The whole stack goes through one SimpleITK call: it lies on integer planes, so nothing mixes along T.
+    Linear for images, nearest for labels. Returns float32 (images) or the input's type (labels), (Y, X).
+    Both interpolations are separable on parallel grids, so rows are gathered first, then columns: ten times
+    as fast as SimpleITK's resampling, and equal to it (tests/test_geometry.py).
     """
-    # SimpleITK truncates when it resamples integers (0.44 grey levels low on average): use float32.
-    stack = np.ascontiguousarray(stack_TYX if labels else stack_TYX.astype(np.float32))
-    image = sitk.GetImageFromArray(stack)
-    image.SetSpacing((spacing_mm[1], spacing_mm[0], 1.0))
-    image.SetOrigin((*_first_pixel_mm(stack.shape[:0:-1], spacing_mm[::-1]), 0.0))
-    interpolator = sitk.sitkNearestNeighbor if labels else sitk.sitkLinear
-    out = sitk.Resample(
-        image,
-        (size[1], size[0], stack.shape[0]),
-        sitk.Transform(),
-        interpolator,
-        (*_first_pixel_mm(size[::-1], to_mm[::-1]), 0.0),
-        (to_mm[1], to_mm[0], 1.0),
-        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        0.0,
-        image.GetPixelID(),
-    )
-    return np.asarray(sitk.GetArrayFromImage(out))
-
-
-def _first_pixel_mm(size_xy: Sequence[int], spacing_xy_mm: Sequence[float]) -> tuple[float, ...]:
-    return tuple(-(n - 1) / 2 * step for n, step in zip(size_xy, spacing_xy_mm, strict=True))
+    y, x = (_axis(*line) for line in zip(image_YX.shape, spacing_mm, size, to_mm, strict=True))
+    if labels:
+        out = np.zeros(size, image_YX.dtype)
+        out[y.inside, x.inside] = image_YX[y.nearest].take(x.nearest, axis=1)
+        return out
+    out = np.zeros(size, np.float32)
+    source = image_YX.astype(np.float32, copy=False)
+    rows = source[y.below]
+    rows += (source[y.above] - rows) * y.share[:, None]
+    left = rows.take(x.below, axis=1)
+    left += (rows.take(x.above, axis=1) - left) * x.share
+    out[y.inside, x.inside] = left
+    return out

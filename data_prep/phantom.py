@@ -19,8 +19,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 from scipy.ndimage import gaussian_filter
 
-from data_prep import store
-from data_prep.readers.lvsc import PHANTOM_MANUFACTURER
+from data_prep import files
+from data_prep.readers.dicom import PHANTOM_MANUFACTURER
 
 GRIDS = [(256, 1.3672), (192, 1.7708), (208, 1.5625), (256, 1.25), (176, 2.0)]
 """Matrix sizes and pixel spacings (mm) that the patients take in turn."""
@@ -166,7 +166,7 @@ def _dataset(
 
 def make(raw: Path, patients: int, slices: int, phases: int, seed: int) -> None:
     """Write `patients` made-up patients under `raw`, which appears when all are there."""
-    with store.new_folder(raw) as folder:
+    with files.new_folder(raw) as folder:
         for number in range(1, patients + 1):
             write_patient(folder, number, slices, phases, np.random.default_rng([seed, number]), seed)
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep.files import write_csv
 from mtl import augment, metrics
 from mtl.data import SET_NAMES, Fold, Slices
 from mtl.network import UNet
-from mtl.runfolder import RunFolder, write_csv
+from mtl.runfolder import RunFolder
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", "dice")
 SLICE_COLUMNS = (

@@ -1,4 +1,4 @@
-"""The run folder, which is the truth about a training: names, atomic writes, its lock.
+"""The run folder, which is the truth about a training: its names and what stands in it.
 
     runs/<sweep>/<configuration>/fold_<k>/
         config.yaml    the configuration and the fold
@@ -10,90 +10,16 @@
 No torch here: drivers and trackers read run folders too.
 """
 
-import csv
-import fcntl
-import io
 import json
-import os
-import secrets
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from data_prep.files import make_private, write_text
+
 OUTCOMES = ("DONE", "STOPPED", "FAILED")
-
-
-class Locked(RuntimeError):
-    """Somebody else is writing here."""
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yields a name to write to; the file appears under `path` when it is whole, on the disk."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a folder's entries to the disk: a power cut leaves the old file or the new one."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """A CSV with a header; numbers are written with all their digits, None and NaN as empty fields."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if row[key] is None or row[key] != row[key] else row[key] for key in columns})
-    write_text(path, out.getvalue())
-
-
-def make_private(folder: Path) -> Path:
-    """Create a folder, and those above it that are missing, for their owner alone; what exists is left as it is."""
-    for missing in [f for f in (folder, *folder.parents) if not f.exists()][::-1]:
-        missing.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold a folder's lock; Locked says who has it. It ends with the process, however that ends."""
-    with open(folder / ".lock", "a+") as handle:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    handle.seek(0)
-                    raise Locked(f"{folder} is being written by {handle.read().strip() or 'somebody'}") from None
-                time.sleep(0.1)
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
-        handle.flush()
-        yield
 
 
 class RunFolder:

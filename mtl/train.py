@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep.files import atomic
 from mtl import augment, evaluate, weighting
 from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.loss import area_loss, segmentation_loss
 from mtl.network import UNet
-from mtl.runfolder import RunFolder, atomic, best_epoch
+from mtl.runfolder import RunFolder, best_epoch
 
 Observer = Callable[[dict[str, Any]], None]
 

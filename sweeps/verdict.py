@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mtl.runfolder import RunFolder, best_epoch, write_csv
+from data_prep.files import write_csv
+from mtl.runfolder import RunFolder, best_epoch
 
 
 @dataclass(frozen=True)

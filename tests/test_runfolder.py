@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.files import Locked, locked
 from mtl import runfolder
-from mtl.runfolder import Locked, RunFolder, locked
+from mtl.runfolder import RunFolder
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_csv_keeps_every_digit_and_leaves_missing_numbers_empty(tmp_path: Path) 
 
 def test_the_lock_holds_against_another_process_and_says_who(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mtl.runfolder import locked\n"
+        "import sys; from pathlib import Path; from data_prep.files import locked\n"
         "with locked(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

@@ -11,8 +11,9 @@ import pytest
 
 from cluster import executors, folds, worker
 from cluster.folds import Configuration
+from data_prep.files import locked, make_private
 from mtl.config import Config, Train
-from mtl.runfolder import RunFolder, locked, make_private
+from mtl.runfolder import RunFolder
 from sweeps import search
 
 HERE = executors.Place("cpu", 2)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from data_prep import store
+from data_prep import files, store
 
 
 def write(path: Path, **attributes: object) -> None:
@@ -87,10 +87,10 @@ def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_store(tmp_path: Path) -> None:
-    with store.new_folder(tmp_path / "s.zarr"), pytest.raises(FileExistsError, match="another process"):
-        store.new_folder(tmp_path / "s.zarr").__enter__()
+    with files.new_folder(tmp_path / "s.zarr"), pytest.raises(FileExistsError, match="another process"):
+        files.new_folder(tmp_path / "s.zarr").__enter__()
     with pytest.raises(FileExistsError, match="exists already"):
-        store.new_folder(tmp_path / "s.zarr").__enter__()
+        files.new_folder(tmp_path / "s.zarr").__enter__()
 
 
 def test_the_digest_covers_what_decides_a_training(tmp_path: Path) -> None:

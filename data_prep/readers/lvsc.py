@@ -1,163 +1,173 @@
-"""The LVSC (STACOM 2011) layout: `DETnnnnnnn_SA<k>_ph<t>.dcm` with a PNG mask of the same stem beside it.
+"""The LVSC (STACOM 2011) layout: `DETnnnnnnn_SA<k>_ph<t>.dcm` with a PNG mask of the same stem.
 
 k counts from 1 in the order of acquisition and says nothing about the anatomy; t counts from 0. Long-axis
 files (`_LA<k>_`) are not short axis and are passed over. Masks are black and white, one or more channels.
 """
 
-import os
+import csv
+import io
 import re
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pydicom
-import SimpleITK as sitk
+from PIL import Image
 
-from data_prep import geometry
-from data_prep.study import Level, Study, StudyError
+from data_prep.inventory import Inventory
+from data_prep.keys import is_archive_code
+from data_prep.readers import assemble, dicom
+from data_prep.readers.found import Found, Options, first_source
+from data_prep.study import Case, Frame, Notes, Study, StudyError
 
-NAME = re.compile(r"(?P<case>.+)_SA(?P<level>\d+)_ph(?P<phase>\d+)\.dcm", re.IGNORECASE)
-ARCHIVE_KEY = re.compile(r"DET\d{7}")
-POSITION_TOLERANCE_MM, DIRECTION_TOLERANCE = 0.1, 1e-3
-"""How far one slice's geometry may differ between phases: rounding, no movement of the table."""
-PHANTOM_MANUFACTURER = "Branchpoint phantom"
-"""The phantom signs its files with this, so that a store of made-up patients says so wherever it goes."""
+LAYOUT = "LVSC: DET0000101_SA1_ph0.dcm with its mask DET0000101_SA1_ph0.png"
+CLASSES = 2
+NAME = re.compile(r"(?P<case>.+)_SA(?P<level>\d+)_ph(?P<phase>\d+)\.(?P<kind>dcm|png)", re.IGNORECASE)
+LONG_AXIS = re.compile(r".+_LA\d+_ph\d+\.(dcm|png)", re.IGNORECASE)
+PHASES_CSV = re.compile(r"ED.?ES.*\.csv", re.IGNORECASE)
+PROPORTION_TOLERANCE = 0.03
 
-
-@dataclass(frozen=True)
-class Frame:
-    """One slice at one phase, as read."""
-
-    image_YX: np.ndarray
-    mask_YX: np.ndarray | None
-    spacing_mm: tuple[float, float]
-    position_mm: tuple[float, float, float]
-    orientation: tuple[float, ...]
-    source: str
+Place = tuple[int, int]
+"""(slice number, phase number), as a file's name gives them"""
 
 
-Files = dict[tuple[int, int], list[Path]]
-"""A case's files by (slice number, phase), as their names give them; more than one is a fault."""
+def find(inventory: Inventory, options: Options) -> Found:
+    """Short-axis files, by case."""
+    found = Found(source="lvsc", classes=CLASSES)
+    cases: dict[str, list[tuple[re.Match[str], Path]]] = defaultdict(list)
+    for path in inventory.files:
+        if match := NAME.fullmatch(path.name):
+            cases[match["case"].upper()].append((match, path))
+        elif LONG_AXIS.fullmatch(path.name):
+            found.ignored[path] = "long axis"
+    tables = [path for path in inventory.files if PHASES_CSV.fullmatch(path.name)]
+    phases: dict[str, tuple[int, int]] = {}
+    if cases:
+        for path in tables:
+            if rows := _phases(inventory.root / path):
+                phases.update(rows)
+                found.used.add(path)
+    for name, files in sorted(cases.items()):
+        if any(match["kind"].lower() == "dcm" for match, _ in files):
+            found.cases.append(_case(name, files, inventory.root, phases.get(name), options.keep_names))
+        else:
+            found.ignored.update({path: "a mask, and its case has no images" for _, path in files})
+    found.source = first_source(found.cases, ".dcm") or found.source
+    return found
 
 
-def find(raw: Path) -> dict[str, Files]:
-    """Short-axis files below `raw`, by case."""
-    cases: dict[str, Files] = {}
-    for folder, _, names in sorted(os.walk(raw)):
-        for name in sorted(names):
-            if match := NAME.fullmatch(name):
-                place = (int(match["level"]), int(match["phase"]))
-                case = cases.setdefault(match["case"].upper(), {})
-                case.setdefault(place, []).append(Path(folder, name))
-    return dict(sorted(cases.items()))
+def _phases(path: Path) -> dict[str, tuple[int, int]]:
+    """Case -> phase numbers of ED and ES from a table whose header names ED and ES (its contents are not
+    documented anywhere); empty where it is no such table."""
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(errors="replace"))))
+    except (OSError, csv.Error):
+        return {}
+    head = [cell.strip().lower() for cell in rows[0]] if rows else []
+    ed, es = (
+        next((n for n, cell in enumerate(head) if re.search(rf"(^|[^a-z]){word}([^a-z]|$)|{long}", cell)), None)
+        for word, long in (("ed", "diasto"), ("es", "systo"))
+    )
+    if ed is None or es is None:
+        return {}
+    made = {}
+    for row in rows[1:]:
+        code = next((cell.strip().upper() for cell in row if is_archive_code(cell.strip())), None)
+        if code and max(ed, es) < len(row) and row[ed].strip().isdecimal() and row[es].strip().isdecimal():
+            made[code] = (int(row[ed]), int(row[es]))
+    return made
 
 
-def keys_of(cases: list[str]) -> list[str]:
-    """The archive's own case codes; any other name could name a person and becomes P001, P002, ..."""
-    return [c if ARCHIVE_KEY.fullmatch(c) else f"P{n:03d}" for n, c in enumerate(cases, start=1)]
+def _case(
+    name: str, files: Iterable[tuple[re.Match[str], Path]], root: Path, ed_es: tuple[int, int] | None, shown: bool
+) -> Case:
+    """Labels are the files' own names where the case is an archive's; others could name a person."""
+    labels: dict[str, Path] = {}
+    places: dict[str, dict[Place, list[str]]] = {"dcm": defaultdict(list), "png": defaultdict(list)}
+    for match, path in files:
+        kind, place = match["kind"].lower(), (int(match["level"]), int(match["phase"]))
+        public = path.name if shown or is_archive_code(name) else f"SA{place[0]}_ph{place[1]}.{kind}"
+        label, n = public, 1
+        while label in labels:
+            n += 1
+            label = f"{public} ({n})"
+        labels[label] = root / path
+        places[kind][place].append(label)
+    details = {"images": dict(places["dcm"]), "masks": dict(places["png"]), "ed_es": ed_es}
+    return Case("lvsc", name, dict(sorted(labels.items())), details)
 
 
-def read(key: str, found: Files) -> Study:
+def read(case: Case) -> Study:
     """One case. StudyError names the file that cannot be used and why."""
-    if twice := [paths for paths in found.values() if len(paths) > 1]:
-        folders = " and ".join(sorted({path.parent.name for path in twice[0]}))
-        raise StudyError(f"{twice[0][0].name} is there twice, in {folders}: one case must lie in one folder")
-    if len(homes := {paths[0].parent for paths in found.values()}) > 1:
-        raise StudyError(f"its files lie in {len(homes)} folders: one case must lie in one folder")
-    files = {place: paths[0] for place, paths in found.items()}
-    numbers = sorted({level for level, _ in files})
-    phases = sorted({phase for _, phase in files})
-    missing = [(n, p) for n in numbers for p in phases if (n, p) not in files]
-    if missing:
-        n, p = missing[0]
-        raise StudyError(f"slice {n} has no image at phase {p} ({len(missing)} of its images are missing)")
-    sources: set[str] = set()
-    levels = []
-    for number in numbers:
-        frames = [read_frame(files[number, phase]) for phase in phases]
-        sources.update(frame.source for frame in frames)
-        levels.append(_level(frames, files[number, phases[0]].name))
-    source = "phantom" if sources == {"phantom"} else "lvsc"
-    return Study(key=key, source=source, phases=tuple(phases), levels=tuple(levels))
+    notes = Notes()
+    images = _once(case, case.details["images"], notes)
+    masks = _once(case, case.details["masks"], notes)
+    for place in set(masks) - set(images):
+        notes.mended[masks[place]] = "left out: a mask whose image is not there"
+    frames: dict[Place, Frame] = {}
+    sources = set()
+    for place, label in images.items():
+        mask_file = masks.get(place)
+        mask_YX = None if mask_file is None else read_mask(case.files[mask_file], mask_file)
+        frames[place], source = dicom.frame(case.files[label], label, mask_YX, mask_file)
+        sources.add(source)
+        if mask_YX is not None and mask_YX.shape != frames[place].image_YX.shape:
+            assert mask_file is not None
+            notes.mended[mask_file] = _other_size(frames[place])
+    study = assemble.study("phantom" if sources == {"phantom"} else "lvsc", frames, notes)
+    return study if case.details["ed_es"] is None else _with_ed_es(study, case.details["ed_es"])
 
 
-def _level(frames: list[Frame], name: str) -> Level:
-    """Stack one slice's phases; a mask on another grid is brought onto its image's."""
-    first = frames[0]
-    for frame in frames[1:]:
-        if frame.image_YX.shape != first.image_YX.shape or frame.spacing_mm != first.spacing_mm:
-            raise StudyError(
-                f"{name}: matrix {frame.image_YX.shape} at {frame.spacing_mm} mm in one phase, "
-                f"{first.image_YX.shape} at {first.spacing_mm} mm in another"
-            )
-        if not np.allclose(frame.position_mm, first.position_mm, atol=POSITION_TOLERANCE_MM) or not np.allclose(
-            frame.orientation, first.orientation, atol=DIRECTION_TOLERANCE
-        ):
-            raise StudyError(f"{name}: its position or orientation changes from phase to phase")
-    empty = np.zeros(first.image_YX.shape, np.uint8)
-    return Level(
-        image_TYX=np.stack([frame.image_YX for frame in frames]),
-        mask_TYX=np.stack([empty if frame.mask_YX is None else frame.mask_YX for frame in frames]),
-        labelled_T=np.array([frame.mask_YX is not None for frame in frames]),
-        spacing_mm=first.spacing_mm,
-        position_mm=first.position_mm,
-        orientation=first.orientation,
-    )
+def _once(case: Case, places: dict[Place, list[str]], notes: Notes) -> dict[Place, str]:
+    """Each place's one file. Copies are passed over; different files under one name are a fault, and so is a
+    case in several folders: two people's slices must never become one study."""
+    once = {}
+    for place, labels in places.items():
+        first, *others = sorted(labels, key=lambda label: case.files[label])
+        content = dicom.read_bytes(case.files[first], first) if others else b""
+        for other in others:
+            if dicom.read_bytes(case.files[other], other) != content:
+                raise StudyError("is there twice, and the two differ: one case must lie in one folder", other)
+            notes.ignored[other] = f"a copy of {first}"
+        once[place] = first
+    homes: dict[Path, str] = {}
+    for label in once.values():
+        homes.setdefault(case.files[label].parent, label)
+    if len(homes) > 1:
+        raise StudyError(
+            f"its files lie in {len(homes)} folders: one case must lie in one folder", [*homes.values()][1]
+        )
+    return once
 
 
-def read_frame(path: Path) -> Frame:
-    """A DICOM file and, if it lies beside it, its mask."""
+def _with_ed_es(study: Study, wanted: tuple[int, int]) -> Study:
+    """ED and ES as the archive's table gives them, by the numbers in the files' names."""
+    if not {*wanted} <= {*study.phases}:
+        return study
+    ed, es = (study.phases.index(phase) for phase in wanted)
+    return Study(study.source, study.phases, study.levels, study.notes, (ed, es, "the archive's table of ED and ES"))
+
+
+def read_mask(path: Path, label: str) -> np.ndarray:
+    """(Y, X) uint8, 1 where the first channel is not black."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # real files hold UIDs with leading zeros; we store no UID
-            dataset = pydicom.dcmread(path)
-            image_YX = dataset.pixel_array.astype(np.float32)
-            spacing_mm = tuple(float(v) for v in dataset.PixelSpacing)
-            position_mm = tuple(float(v) for v in dataset.ImagePositionPatient)
-            orientation = tuple(float(v) for v in dataset.ImageOrientationPatient)
-            slope, intercept = (
-                float(dataset.get("RescaleSlope", 1)),
-                float(dataset.get("RescaleIntercept", 0)),
-            )
-            made_up = dataset.get("Manufacturer", "") == PHANTOM_MANUFACTURER
-    except Exception as error:  # pydicom and its codecs raise of every kind on a damaged or compressed file
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StudyError(f"{path.name}: not readable as a DICOM image with geometry ({why})") from error
-    if image_YX.ndim != 2 or len(spacing_mm) != 2 or len(position_mm) != 3 or len(orientation) != 6:
-        raise StudyError(f"{path.name}: not one slice with PixelSpacing, position and orientation")
-    if not np.isfinite([*spacing_mm, *position_mm, *orientation]).all() or min(spacing_mm) <= 0:
-        raise StudyError(f"{path.name}: PixelSpacing {spacing_mm}, position {position_mm}: not a geometry")
-    return Frame(
-        image_YX * slope + intercept,
-        _read_mask(path, image_YX.shape),
-        spacing_mm,
-        position_mm,
-        orientation,
-        "phantom" if made_up else "lvsc",
-    )
+        with Image.open(io.BytesIO(dicom.read_bytes(path, label)), formats=["PNG"]) as image:
+            if max(image.size) > dicom.LARGEST_MATRIX:
+                raise StudyError(f"is a mask of {image.size}, wanted at most {dicom.LARGEST_MATRIX}", label)
+            # Black and white in every channel but a possible alpha: the first one tells.
+            values = np.asarray((image.convert("RGB") if image.mode == "P" else image).getchannel(0))
+    except StudyError:
+        raise
+    except Exception as error:  # PIL raises of every kind on a damaged file
+        raise StudyError(f"not readable as a PNG mask ({type(error).__name__})", label) from error
+    return (values > 0).view(np.uint8)
 
 
-def _read_mask(image_path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    path = next((p for suffix in (".png", ".PNG") if (p := image_path.with_suffix(suffix)).is_file()), None)
-    if path is None:
-        return None
-    try:
-        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise StudyError(f"{path.name}: not readable as a PNG mask") from error
-    # Black and white in every channel but a possible alpha: the first one tells.
-    mask_YX = np.asarray(mask.reshape(*mask.shape[:2], -1)[..., 0] > 0, np.uint8)
-    if mask_YX.shape == shape:
-        return mask_YX
-    # Another size covers the same field of view: its pixels are larger or smaller by the ratio.
-    pixel = (shape[0] / mask_YX.shape[0], shape[1] / mask_YX.shape[1])
-    stack = geometry.resample_TYX(mask_YX[None], pixel, (1.0, 1.0), (shape[0], shape[1]), labels=True)
-    return np.asarray(stack[0])
-
-
-def studies(raw: Path) -> Iterator[tuple[str, Files]]:
-    """Keys and files of every case, in the order of the keys."""
-    cases = find(raw)
-    yield from zip(keys_of(list(cases)), cases.values(), strict=True)
+def _other_size(frame: Frame) -> str:
+    """The note on a mask on another matrix; StudyError where it cannot cover its image's field of view."""
+    assert frame.mask_YX is not None
+    mask, image = frame.mask_YX.shape, frame.image_YX.shape
+    said = f"a mask of {mask[0]} x {mask[1]} on an image of {image[0]} x {image[1]}"
+    if abs((mask[0] / image[0]) / (mask[1] / image[1]) - 1) > PROPORTION_TOLERANCE:
+        raise StudyError(f"{said}: other proportions, so not the same field of view", frame.mask_file)
+    return f"{said}: covers the same field of view"

@@ -1,0 +1,119 @@
+"""Files and folders that are whole or not there, private ones, and a folder's lock."""
+
+import csv
+import fcntl
+import io
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class Locked(RuntimeError):
+    """Somebody else is writing here."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a name to write to; the file appears under `path` when it is whole, on the disk."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk: a power cut leaves the old file or the new one."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """private: for the owner alone (0600), whatever the umask."""
+    with atomic(path) as temporary:
+        temporary.touch(0o600 if private else 0o666)
+        temporary.write_text(text)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, private: bool = False) -> None:
+    """A CSV with a header; numbers are written with all their digits, None and NaN as empty fields."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if row[key] is None or row[key] != row[key] else row[key] for key in columns})
+    write_text(path, out.getvalue(), private=private)
+
+
+def make_private(folder: Path) -> Path:
+    """Create a folder, and those above it that are missing, for their owner alone; what exists is left as it is."""
+    for missing in [f for f in (folder, *folder.parents) if not f.exists()][::-1]:
+        missing.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold a folder's lock; Locked says who has it. It ends with the process, however that ends."""
+    with open(folder / ".lock", "a+") as handle:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    handle.seek(0)
+                    raise Locked(f"{folder} is being written by {handle.read().strip() or 'somebody'}") from None
+                time.sleep(0.1)
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
+        handle.flush()
+        yield
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under `path` once it is whole: until then it has another name.
+
+    FileExistsError where `path` exists or another process is making it. What a killed run left is cleared.
+    """
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path}: exists already; remove it or name another")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.mkdir(parents=True, mode=0o700, exist_ok=True)
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left_over in partial.iterdir():
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        yield partial
+        sync(partial)
+        partial.rename(path)
+    except BlockingIOError:
+        raise FileExistsError(f"{path}: another process is writing it; wait for it or name another") from None
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(handle)
+
+
+def sync(folder: Path) -> None:
+    """Force every file to the disk, so that a power cut leaves a whole folder or none."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())

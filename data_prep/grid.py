@@ -1,0 +1,124 @@
+"""A study -> the arrays of the store: base to apex, one in-plane grid, areas, ED and ES.
+
+Legend: T phase, Z level from base to apex, Y row, X column.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data_prep import geometry, phases
+from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Frame, Study, StudyError
+
+SPACING_MM, SIZE = 1.5625, 192  # paper, section 2.1
+INT16 = np.iinfo(np.int16)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The common in-plane grid."""
+
+    spacing_mm: tuple[float, float] = (SPACING_MM, SPACING_MM)
+    size: tuple[int, int] = (SIZE, SIZE)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A study on the common grid, ready for the store."""
+
+    image_TZYX: np.ndarray
+    mask_TZYX: np.ndarray
+    labelled_TZ: np.ndarray
+    attributes: dict[str, Any]
+    warnings: dict[str, str]
+    """File's label -> what the user should know though nothing could be mended: cut-off masks and grey levels."""
+
+
+def arrays(study: Study, grid: Grid) -> Arrays:
+    """A study's levels in order from base to apex, resampled, with everything the store keeps of it.
+
+    Notes open rings in `study.notes`. StudyError where the images are no numbers.
+    """
+    filled_TZ, cavity_TZ, known_TZ = _areas(study)
+    labelled_TZ = np.array([[frame.mask_YX is not None for frame in level.frames] for level in study.levels]).T
+    filled_mm2 = filled_TZ.sum(axis=0) / np.maximum(labelled_TZ.sum(axis=0), 1)
+    order, z_rule = geometry.base_to_apex(study.levels, filled_mm2)
+    ed, es, phase_rule = study.ed_es or phases.ed_es(cavity_TZ, known_TZ)
+    levels = [study.levels[n] for n in order]
+    image_TZYX = np.zeros((len(study.phases), len(levels), *grid.size), np.int16)
+    mask_TZYX = np.zeros(image_TZYX.shape, np.uint8)
+    warnings: dict[str, str] = {}
+    for z, level in enumerate(levels):
+        for t, frame in enumerate(level.frames):
+            _put(frame, grid, image_TZYX[t, z], mask_TZYX[t, z], z, warnings)
+    attributes = {
+        "slice_spacing_mm": geometry.slice_spacing_mm(geometry.heights_mm(levels)),
+        "source_spacing_mm": [list(level.frames[0].spacing_mm) for level in levels],
+        "source_phases": list(study.phases),
+        "ed_phase": ed,
+        "es_phase": es,
+        "phase_rule": phase_rule,
+        "z_rule": z_rule,
+    }
+    return Arrays(image_TZYX, mask_TZYX, labelled_TZ[:, order], attributes, warnings)
+
+
+def _put(frame: Frame, grid: Grid, image_YX: np.ndarray, mask_YX: np.ndarray, z: int, warnings: dict[str, str]) -> None:
+    """One frame into its place of the arrays."""
+    grey_YX = geometry.resample_YX(frame.image_YX, frame.spacing_mm, grid.spacing_mm, grid.size, labels=False)
+    if not np.isfinite(grey_YX).all():
+        raise StudyError("its grey levels are not all finite numbers", frame.file)
+    np.rint(grey_YX, out=grey_YX)
+    if grey_YX.max() > INT16.max or grey_YX.min() < INT16.min:
+        warnings[frame.file] = f"level {z}: grey levels beyond int16 are cut off"
+        np.clip(grey_YX, INT16.min, INT16.max, out=grey_YX)
+    image_YX[:] = grey_YX
+    if frame.mask_YX is None:
+        return
+    label_YX = geometry.resample_YX(frame.mask_YX, frame.mask_spacing_mm, grid.spacing_mm, grid.size, labels=True)
+    if _cut_off(frame, grid):
+        said = f"level {z}: the mask reaches beyond the {grid.size[0]} x {grid.size[1]} grid and is cut off there"
+        warnings[frame.mask_file or frame.file] = said
+    mask_YX[:] = label_YX
+
+
+def _cut_off(frame: Frame, grid: Grid) -> bool:
+    """Whether a mask pixel's centre lies outside the grid's field of view."""
+    assert frame.mask_YX is not None
+    for axis, (step_mm, to_mm, size) in enumerate(zip(frame.mask_spacing_mm, grid.spacing_mm, grid.size, strict=True)):
+        n = frame.mask_YX.shape[axis]
+        if n * step_mm <= size * to_mm:
+            continue
+        seen = np.flatnonzero(frame.mask_YX.any(axis=1 - axis))
+        reach_mm = max(abs(float(k) - (n - 1) / 2) for k in (seen[0], seen[-1])) * step_mm if len(seen) else 0.0
+        if reach_mm > size * to_mm / 2:
+            return True
+    return False
+
+
+def _areas(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per (T, Z): area inside the outer contour and of the cavity, mm2, and whether the cavity is known."""
+    shape = (len(study.phases), len(study.levels))
+    filled_TZ, cavity_TZ, known_TZ = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    for z, level in enumerate(study.levels):
+        for t, frame in enumerate(level.frames):
+            if frame.mask_YX is not None:
+                filled_TZ[t, z], cavity_TZ[t, z] = _frame_areas(study, frame)
+                known_TZ[t, z] = True
+            elif frame.cavity_mm2 is not None:
+                cavity_TZ[t, z], known_TZ[t, z] = frame.cavity_mm2, True
+    return filled_TZ, cavity_TZ, known_TZ
+
+
+def _frame_areas(study: Study, frame: Frame) -> tuple[float, float]:
+    assert frame.mask_YX is not None
+    pixel_mm2 = frame.mask_spacing_mm[0] * frame.mask_spacing_mm[1]
+    mask_YX = frame.mask_YX
+    cavity = int((mask_YX == LEFT_VENTRICLE).sum()) if mask_YX.max(initial=0) > MYOCARDIUM else 0
+    heart_YX = mask_YX * (mask_YX != RIGHT_VENTRICLE) if cavity else mask_YX == MYOCARDIUM
+    ring = phases.ring(heart_YX)
+    if ring.open and not cavity:
+        noted = frame.mask_file or frame.file
+        study.notes.mended.setdefault(noted, "an open ring: its convex hull counts for the cavity's volume")
+    return ring.filled * pixel_mm2, (cavity or ring.filled - ring.pixels) * pixel_mm2

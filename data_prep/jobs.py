@@ -1,0 +1,183 @@
+"""One study after another, or several at a time, from its files into a store."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from data_prep import grid, readers, store
+from data_prep.readers import dicom
+from data_prep.study import Case, StudyError
+
+CONVERTER = 1
+"""To be raised when the same files come out otherwise, so that finished studies are converted again."""
+
+
+class WriteError(OSError):
+    """The store cannot be written; the conversion ends."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study to convert."""
+
+    key: str
+    subject: str
+    case: Case
+    grid: grid.Grid
+    source: str
+    """What the store's root says; a study of another source is set aside."""
+    classes: int
+    folder: Path | None
+    """Where the store is gathered; None tries everything and writes nothing."""
+    done: str | None = None
+    """Digest of the files that the patient in `folder` was made from."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a study."""
+
+    key: str
+    result: str
+    """`converted`, `unchanged` or `set_aside`"""
+    reason: str = ""
+    file: str | None = None
+    """Label of the file to blame for a study that is set aside."""
+    mended: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    volumes: int = 0
+    slices: int = 0
+    labelled: int = 0
+    files: int = 0
+    size: int = 0
+    """bytes"""
+
+
+def run(job: Job) -> Outcome:
+    """Convert a study unless its files are those it was made from before. WriteError where it cannot be written."""
+    try:
+        made_from = _digest(job)
+        if job.done == made_from and job.folder is not None:
+            return _unchanged(job, job.folder)
+        study = readers.read(job.case)
+        if study.source != job.source:
+            raise StudyError(f"comes from {study.source!r}, the store holds {job.source!r}")
+        arrays = grid.arrays(study, job.grid)
+    except StudyError as error:
+        return Outcome(job.key, "set_aside", error.reason, error.file)
+    except (ValueError, MemoryError) as error:
+        return Outcome(job.key, "set_aside", str(error) or "does not fit into memory")
+    attributes = {
+        "subject": job.subject,
+        "stratum": job.case.stratum or None,
+        **arrays.attributes,
+        "input_digest": made_from,
+        "mended": study.notes.mended,
+        "ignored": study.notes.ignored,
+        "warnings": arrays.warnings,
+    }
+    files, size = _write(job, arrays, attributes)
+    return Outcome(
+        key=job.key,
+        result="converted",
+        mended=study.notes.mended,
+        ignored=study.notes.ignored,
+        warnings=arrays.warnings,
+        volumes=arrays.labelled_TZ.shape[0],
+        slices=arrays.labelled_TZ.size,
+        labelled=int(arrays.labelled_TZ.sum()),
+        files=files,
+        size=size,
+    )
+
+
+def _digest(job: Job) -> str:
+    """sha256 over what decides a study's arrays: how it is converted, and its files' labels and contents."""
+    case = job.case
+    how = (CONVERTER, case.reader, sorted(case.details.items(), key=repr), case.stratum, job.subject, job.grid)
+    total = hashlib.sha256(repr((how, job.classes)).encode())
+    for label, path in case.files.items():
+        content = dicom.read_bytes(path, label)
+        total.update(f"{label} {len(content)}\n".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def _unchanged(job: Job, folder: Path) -> Outcome:
+    patient = store.patient(folder / job.key)
+    labelled_TZ = patient.array("labelled_TZ")
+    return Outcome(
+        key=job.key,
+        result="unchanged",
+        mended=patient.attributes["mended"],
+        ignored=patient.attributes["ignored"],
+        warnings=patient.attributes["warnings"],
+        volumes=labelled_TZ.shape[0],
+        slices=labelled_TZ.size,
+        labelled=int(labelled_TZ.sum()),
+    )
+
+
+def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Files and bytes written, or that would be."""
+    made = (arrays.image_TZYX, arrays.mask_TZYX, arrays.labelled_TZ, attributes)
+    if job.folder is None:
+        memory: dict[str, Any] = {}
+        store.write_patient(zarr.storage.MemoryStore(memory), *made)
+        return len(memory), sum(len(content) for content in memory.values())
+    try:
+        store.Writer(job.folder).add(job.key, *made)
+        written = [path for path in (job.folder / job.key).rglob("*") if path.is_file()]
+        return len(written), sum(path.stat().st_size for path in written)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or "cannot be written") from error
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """The outcomes as they come. With more than one worker each is a process of its own.
+
+    RuntimeError where a worker was killed, and which studies it may have been at.
+    """
+    if workers == 1 or len(jobs) < 2:
+        yield from map(run, jobs)
+        return
+    largest_first = sorted(jobs, key=lambda job: -len(job.case.files))  # the last ones to end are then short
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=_start)
+    try:
+        pending: dict[Future[Outcome], str] = {pool.submit(run, job): job.key for job in largest_first}
+        for future in as_completed(list(pending)):
+            yield future.result()
+            del pending[future]
+    except BrokenProcessPool:
+        at = ", ".join(list(pending.values())[:workers])
+        raise RuntimeError(
+            f"a worker was killed, perhaps for want of memory, at one of these studies: {at}; finished ones are kept: "
+            "the same command goes on, with --workers 1 it needs less memory"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start() -> None:
+    """A worker leaves Ctrl-C to its parent, and ends with it however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

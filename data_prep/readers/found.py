@@ -1,0 +1,43 @@
+"""What a reader finds below RAW, before it reads any of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.readers import dicom
+from data_prep.study import Case, StudyError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says to readers."""
+
+    labels: Mapping[str, int] = field(default_factory=dict)
+    """Class name -> value in a user's own masks."""
+    keep_names: bool = False
+
+
+@dataclass
+class Found:
+    """A reader's answer to an inventory; without cases it does not recognise what is there."""
+
+    source: str
+    classes: int
+    """How many of study.CLASSES its masks hold, background included."""
+    cases: list[Case] = field(default_factory=list)
+    ignored: dict[Path, str] = field(default_factory=dict)
+    """Files that belong to no study, relative to RAW, and the rule."""
+    used: set[Path] = field(default_factory=set)
+    """Files that serve more than one study."""
+
+
+def first_source(cases: Iterable[Case], suffix: str) -> str:
+    """`phantom` where the first readable DICOM file of the cases is signed by the phantom."""
+    for case in cases:
+        for label, path in case.files.items():
+            if label.lower().endswith(suffix):
+                try:
+                    return dicom.header(path, label).source
+                except StudyError:
+                    continue
+    return ""
