@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.study import Level
+from data_prep.study import Level, StudyError
 
 LEAST_PARALLEL = 0.99
 """Cosine between the normals of two slices that count as parallel."""
@@ -27,7 +27,7 @@ def slice_normal(orientation: Sequence[float]) -> np.ndarray:
     normal = np.cross(orientation[:3], orientation[3:])
     length = float(np.linalg.norm(normal))
     if not np.isfinite(length) or length < 0.9:
-        raise ValueError(f"ImageOrientationPatient {list(orientation)} holds no two perpendicular directions")
+        raise StudyError(f"ImageOrientationPatient {list(orientation)} holds no two perpendicular directions")
     return normal / length
 
 
@@ -40,7 +40,7 @@ def heights_mm(levels: Sequence[Level]) -> np.ndarray:
     normal = slice_normal(levels[0].frames[0].orientation)
     tilts = [float(np.dot(normal, slice_normal(level.frames[0].orientation))) for level in levels]
     if min(tilts) < LEAST_PARALLEL:
-        raise ValueError(
+        raise StudyError(
             f"slices are not parallel (cosine between normals {min(tilts):.3f}, wanted over {LEAST_PARALLEL})"
         )
     return np.array([float(np.dot(normal, level.frames[0].position_mm)) for level in levels])
@@ -50,7 +50,7 @@ def slice_spacing_mm(height_mm: np.ndarray) -> float:
     """Median distance of neighbouring levels (sorted heights), mm."""
     steps_mm = np.diff(np.sort(height_mm))
     if len(steps_mm) and steps_mm.min() < SAME_POSITION_MM:
-        raise ValueError(f"two slices lie {steps_mm.min():.2f} mm apart: the same position twice")
+        raise StudyError(f"two slices lie {steps_mm.min():.2f} mm apart: the same position twice")
     return float(np.median(steps_mm)) if len(steps_mm) else 0.0
 
 

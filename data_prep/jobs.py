@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -77,8 +78,11 @@ def run(job: Job) -> Outcome:
         arrays = grid.arrays(study, job.grid)
     except StudyError as error:
         return Outcome(job.key, "set_aside", error.reason, error.file)
-    except (ValueError, MemoryError) as error:
-        return Outcome(job.key, "set_aside", str(error) or "does not fit into memory")
+    except MemoryError:
+        return Outcome(job.key, "set_aside", "does not fit into memory")
+    except Exception as error:  # one study must not cost the others; its message could quote the files
+        reason = f"cannot be read ({type(error).__name__} in {_place_of(error)}: please report it)"
+        return Outcome(job.key, "set_aside", reason)
     attributes = {
         "subject": job.subject,
         "stratum": job.case.stratum or None,
@@ -101,6 +105,11 @@ def run(job: Job) -> Outcome:
         files=files,
         size=size,
     )
+
+
+def _place_of(error: Exception) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _digest(job: Job) -> str:

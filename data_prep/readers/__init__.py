@@ -6,7 +6,7 @@ Each has LAYOUT (a line that says it), find(inventory, options) -> Found, and re
 from typing import Protocol
 
 from data_prep.inventory import Inventory
-from data_prep.readers import lvsc
+from data_prep.readers import lvsc, sunnybrook
 from data_prep.readers.found import Found, Options
 from data_prep.study import Case, Study
 
@@ -21,7 +21,7 @@ class Reader(Protocol):
     def read(self, case: Case) -> Study: ...
 
 
-READERS: dict[str, Reader] = {"lvsc": lvsc}
+READERS: dict[str, Reader] = {"lvsc": lvsc, "sunnybrook": sunnybrook}
 
 
 def find(inventory: Inventory, name: str, options: Options) -> Found:
