@@ -29,4 +29,5 @@ lint: setup ## style and types
 	$(RUN) -m mypy
 
 bench: setup ## measure the claims of speed: ratios, each in one run
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(RUN) -m tests.benchmarks $(ARGS)

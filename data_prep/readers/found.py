@@ -41,3 +41,17 @@ def first_source(cases: Iterable[Case], suffix: str) -> str:
                 except StudyError:
                     continue
     return ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a user's own, and what was drawn on it."""
+
+    line: int
+    subject: str
+    image: Path
+    """A NIfTI file, or the folder of one DICOM series."""
+    mask: Path | None
+    phase: str
+    """A number, ED, ES, or empty."""
+    stratum: str

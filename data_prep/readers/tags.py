@@ -8,7 +8,7 @@ the walk does not give up (tests/test_tags.py, on mutated files too).
 import io
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pydicom
@@ -47,7 +47,7 @@ _VRS = {**dict.fromkeys(_FLOATS, b"DS"), **dict.fromkeys(_NUMBERS, b"IS"), **dic
 _HEADER = struct.Struct("<HH2sH")
 _LENGTH = struct.Struct("<I")
 _UNDEFINED = 0xFFFFFFFF
-_SYNTAX = 0x00020010
+_SYNTAX, _LAST_OF_META = 0x00020010, 0x0002FFFF
 
 
 def read(content: bytes) -> Tags:
@@ -61,35 +61,41 @@ def walk(content: bytes) -> Tags | None:
     if content[128:132] != b"DICM":
         return None
     found: dict[str, Any] = {}
-    at, before, size = 132, 0, len(content)
     try:
-        while at < size:
-            group, element, vr, length = _HEADER.unpack_from(content, at)
-            tag = group << 16 | element
-            if vr in _SHORT:
-                begin = at + 8
-            elif vr in _LONG and length == 0:
-                begin, length = at + 12, _LENGTH.unpack_from(content, at + 8)[0]
-            else:
-                return None
-            at = begin + length
-            if tag <= before or length == _UNDEFINED or at > size:
-                return None
-            before = tag
+        for tag, vr, begin, end in _elements(content):
             if tag == _SYNTAX:
-                found["syntax"] = content[begin:at].rstrip(b"\0 ").decode("ascii")
-            elif group > 2 and found.get("syntax") != ExplicitVRLittleEndian:
+                found["syntax"] = content[begin:end].rstrip(b"\0 ").decode("ascii")
+            elif tag > _LAST_OF_META and found.get("syntax") != ExplicitVRLittleEndian:
                 return None
-            elif tag in _NAMES and length:
-                if tag in _VRS and vr != _VRS[tag]:
-                    return None
-                found[_NAMES[tag]] = _value(tag, content, begin, at)
+            elif tag in _NAMES and end > begin:
+                found[_NAMES[tag]] = _value(tag, vr, content, begin, end)
         return found if "syntax" in found else None
     except (ValueError, struct.error):
         return None
 
 
-def _value(tag: int, content: bytes, begin: int, end: int) -> Any:
+def _elements(content: bytes) -> Iterator[tuple[int, bytes, int, int]]:
+    """Tag, VR, and where the value begins and ends; ValueError at whatever is not common."""
+    at, before, size = 132, 0, len(content)
+    while at < size:
+        group, element, vr, length = _HEADER.unpack_from(content, at)
+        tag = group << 16 | element
+        if vr in _SHORT:
+            begin = at + 8
+        elif vr in _LONG and length == 0:
+            begin, length = at + 12, _LENGTH.unpack_from(content, at + 8)[0]
+        else:
+            raise ValueError("not explicit VR")
+        at = begin + length
+        if tag <= before or length == _UNDEFINED or at > size:
+            raise ValueError("out of order, of undefined length or cut short")
+        before = tag
+        yield tag, vr, begin, at
+
+
+def _value(tag: int, vr: bytes, content: bytes, begin: int, end: int) -> Any:
+    if tag in _VRS and vr != _VRS[tag]:
+        raise ValueError("another VR than the standard's")
     if tag in _PIXELS:
         return memoryview(content)[begin:end]
     if tag in _SHORTS:

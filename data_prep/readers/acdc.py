@@ -1,0 +1,115 @@
+"""ACDC 2017: `patient001/{Info.cfg, patient001_4d.nii.gz, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz}`.
+
+Ground truth at ED and ES only; frames count from 1. Its labels are 1 right ventricle, 2 myocardium, 3 left
+ventricle; ours are 1 myocardium, 2 left ventricle, 3 right ventricle.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.inventory import Inventory
+from data_prep.readers import nifti
+from data_prep.readers.found import Found, Options
+from data_prep.study import CLASSES as ALL_CLASSES
+from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Case, Frame, Notes, Study, StudyError
+
+LAYOUT = "ACDC: patient001/Info.cfg, patient001_4d.nii.gz, patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz"
+CLASSES = len(ALL_CLASSES)
+NAME = re.compile(
+    r"(?P<case>patient\d{3})_(?:(?P<whole>4d)|frame(?P<frame>\d+)(?P<mask>_gt)?)\.nii(\.gz)?", re.IGNORECASE
+)
+LABELS = np.array([0, RIGHT_VENTRICLE, MYOCARDIUM, LEFT_VENTRICLE], np.uint8)
+"""Ours, by theirs."""
+
+
+def find(inventory: Inventory, options: Options) -> Found:
+    """Patients by the codes in their files' names; Info.cfg lies beside them."""
+    found = Found(source="acdc", classes=CLASSES)
+    cases: dict[str, dict[str, Path]] = defaultdict(dict)
+    twice: dict[str, str] = {}
+    for path in inventory.files:
+        if match := NAME.fullmatch(path.name):
+            code, label = match["case"].lower(), path.name
+            if label in cases[code]:
+                label = f"{path.name} (2)"
+                twice[code] = label
+            cases[code][label] = inventory.root / path
+    homes = {path.parent: code for code, files in cases.items() for path in files.values()}
+    for path in inventory.files:
+        if path.name.lower() == "info.cfg" and (code := homes.get((inventory.root / path).parent)):
+            cases[code].setdefault("Info.cfg", inventory.root / path)
+    for code, files in sorted(cases.items()):
+        info = _info(files.get("Info.cfg"))
+        details = {"info": info, "twice": twice.get(code)}
+        found.cases.append(Case("acdc", code, dict(sorted(files.items())), details, stratum=info.get("group", "")))
+    return found
+
+
+def _info(path: Path | None) -> dict[str, str]:
+    """`ED: 1` lines, names in lower case; what cannot be read is found missing where it is wanted."""
+    try:
+        lines = path.read_text(errors="replace").splitlines() if path else []
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    wanted = {"ed", "es", "group"}
+    return {k: value.strip()[:20] for key, _, value in pairs if (k := key.strip().lower()) in wanted}
+
+
+def read(case: Case) -> Study:
+    """One patient: the 4-D image, or where that is missing the frames that have an image of their own."""
+    if case.details["twice"]:
+        raise StudyError("is there twice: one patient must lie in one folder", case.details["twice"])
+    notes = Notes()
+    parts = {label: match for label in case.files if (match := NAME.fullmatch(label))}
+    whole = next((label for label, match in parts.items() if match["whole"]), None)
+    stills = {int(m["frame"]): label for label, m in parts.items() if m["frame"] and not m["mask"]}
+    truth = {int(m["frame"]): label for label, m in parts.items() if m["mask"]}
+    if whole is not None:
+        cine = nifti.read(case.files[whole], whole)
+        numbers = list(range(1, len(cine.voxels_TZYX) + 1))
+        images = {number: (cine, number - 1) for number in numbers}
+        notes.ignored.update(dict.fromkeys(stills.values(), "its image is a phase of the 4-D one"))
+    elif stills:
+        numbers = sorted(stills)
+        images = {number: (nifti.read(case.files[stills[number]], stills[number]), 0) for number in numbers}
+        notes.mended.update(dict.fromkeys(stills.values(), "no 4-D image: the frames stand for it"))
+    else:
+        raise StudyError("has ground truth and no images")
+    if beyond := sorted(set(truth) - set(numbers)):
+        raise StudyError(f"is of frame {beyond[0]}, and the images have {len(numbers)}", truth[beyond[0]])
+    phases = [_phase(case, images[number], images[numbers[0]][0], truth.get(number)) for number in numbers]
+    return Study(
+        source="acdc",
+        phases=tuple(numbers),
+        levels=nifti.levels(phases),
+        notes=notes,
+        ed_es=_ed_es(case.details["info"], numbers),
+    )
+
+
+def _phase(case: Case, image: tuple[nifti.Volume, int], first: nifti.Volume, truth: str | None) -> list[Frame]:
+    volume, t = image
+    if not volume.same_grid(first, place=True):
+        raise StudyError(f"lies on another grid than {first.label}", volume.label)
+    if truth is None:
+        return list(nifti.frames(volume, t, None, None))
+    mask = nifti.read(case.files[truth], truth)
+    if len(mask.voxels_TZYX) != 1 or not mask.same_grid(volume, place=False):
+        raise StudyError(f"is a mask of {mask.grid}, its image has {volume.grid} or other spacings", truth)
+    values = np.unique(mask.voxels_TZYX)
+    if not np.isin(values, np.arange(len(LABELS))).all():
+        raise StudyError(f"holds the labels {values[:6].tolist()}, wanted 0 to {len(LABELS) - 1}", truth)
+    return list(nifti.frames(volume, t, LABELS[mask.voxels_TZYX[0].astype(np.uint8)], truth))
+
+
+def _ed_es(info: dict[str, str], numbers: list[int]) -> tuple[int, int, str] | None:
+    """As Info.cfg gives them; None, for the rule by volume, where it does not."""
+    wanted = [info.get(name, "") for name in ("ed", "es")]
+    if not all(value.isdecimal() and int(value) in numbers for value in wanted):
+        return None
+    ed, es = (numbers.index(int(value)) for value in wanted)
+    return ed, es, "Info.cfg"
