@@ -92,7 +92,8 @@ class Patient:
             whole = _read_raw(array, self.folder / name) if where is ... else None
             return np.asarray(array[where]) if whole is None else whole
         except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            said = getattr(error, "strerror", None) or str(error)
+            reason = (said.splitlines() or [type(error).__name__])[0]
             raise ValueError(f"store: {self.key}/{name} is damaged ({reason}); convert the raw data again") from error
 
 
@@ -107,6 +108,8 @@ def _read_raw(array: "zarr.Array[Any]", folder: Path) -> np.ndarray | None:
     file = folder.joinpath("c", *"0" * array.ndim)
     size, count = array.nbytes, array.shape[0]
     with builtins.open(file, "rb") as handle:
+        if os.fstat(handle.fileno()).st_size != size + 16 * count + 4:  # a checksum ends it
+            return None
         index = np.fromfile(handle, "<u8", 2 * count, offset=size)
         starts = np.arange(count, dtype="<u8") * np.uint64(size // count)
         if not np.array_equal(index, np.stack([starts, np.full(count, size // count, "<u8")], axis=1).ravel()):

@@ -1,273 +1,497 @@
-"""Raw LVSC-like folders -> store, with the irregularities of real ones."""
+"""The command: report, stopping and repeating, workers, privacy, bad arguments."""
 
+import csv
+import errno
+import os
 import re
 import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk
 
-from data_prep import convert, phantom, store
-from data_prep.readers import lvsc
-from data_prep.study import StudyError
+from data_prep import convert, jobs, making, phantom, report, store
+from data_prep.readers.found import Options
+from tests.archives import edit
 
-
-@pytest.fixture
-def one(raw: Path, tmp_path: Path) -> Path:
-    """A copy of one patient's folder, to damage: RAW/DET9000001."""
-    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
-    return tmp_path / "raw" / "DET9000001"
+SMALL = ["--size", "48", "--spacing-mm", "6.25"]
 
 
-def converted(raw: Path, **grid: float) -> store.Patient:
-    path = raw.parent / "store.zarr"
-    shutil.rmtree(path, ignore_errors=True)
-    convert.convert(raw, path, **{"spacing_mm": 3.125, "size": 96, **grid})  # type: ignore[arg-type]
-    return store.open(path).patients[0]
+def run(*argv: object) -> int:
+    return convert.main([str(a) for a in argv] + SMALL)
 
 
-def edit(folder: Path, change: Callable[[pydicom.Dataset, Path], None]) -> None:
-    for path in sorted(folder.glob("*.dcm")):
-        dataset = pydicom.dcmread(path)
-        change(dataset, path)
-        dataset.save_as(path)
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(report.beside(path), newline="") as handle:
+        return list(csv.DictReader(handle))
 
 
-def test_attributes_of_a_patient(raw: Path, store_path: Path) -> None:
+def bytes_of(path: Path) -> dict[str, bytes]:
+    """Every file of a store."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def test_attributes_of_a_patient(store_path: Path) -> None:
     opened = store.open(store_path)
     assert (opened.source, opened.spacing_mm, opened.size) == ("phantom", (6.25, 6.25), (48, 48))
     assert [p.key for p in opened.patients] == [f"DET900000{n}" for n in range(1, 6)]
     attributes = opened.patients[0].attributes
-    assert set(attributes) >= {
-        "subject",
-        "stratum",
-        "slice_spacing_mm",
-        "source_spacing_mm",
-        "ed_phase",
-        "es_phase",
-        "phase_rule",
-        "z_rule",
-        "digest",
-    }
+    assert {*attributes} >= {"subject", "stratum", "slice_spacing_mm", "phase_rule", "z_rule", "digest"}
     assert attributes["slice_spacing_mm"] == pytest.approx(10, abs=1e-3)
     assert attributes["source_spacing_mm"] == [[1.7708, 1.7708]] * 3
     assert {attributes["ed_phase"], attributes["es_phase"]} == {0, 1}
 
 
-def test_base_comes_first_and_the_whole_stack_is_labelled(store_path: Path) -> None:
-    for patient in store.open(store_path).patients:
-        areas_TZ = patient.array("mask_TZYX").sum(axis=(2, 3))
-        assert patient.array("labelled_TZ").all()
-        assert (areas_TZ[:, 0] > areas_TZ[:, -1]).all()
+# The report
 
 
-def test_ed_is_the_phase_the_phantom_made_it(store_path: Path) -> None:
-    for number, patient in enumerate(store.open(store_path).patients, start=1):
-        heart = phantom.draw_heart(np.random.default_rng([1, number]), 2)
-        assert patient.ed_phase == heart.ed_phase
+def test_every_file_is_accounted_for_once(raw: Path, tmp_path: Path) -> None:
+    for n in (1, 2, 3):
+        shutil.copytree(raw / f"DET900000{n}", tmp_path / "raw" / f"DET900000{n}")
+    one = tmp_path / "raw" / "DET9000001"
+    shutil.copy(one / "DET9000001_SA1_ph0.dcm", one / "DET9000001_LA1_ph0.dcm")
+    shutil.copy(one / "DET9000001_SA1_ph0.png", one / "DET9000001_SA1_ph5.png")
+    (one / "notes.txt").write_text("x")
+    (one / ".DS_Store").write_text("x")
+    (one / "again").symlink_to("..")
+    (tmp_path / "raw" / "DET9000002" / "DET9000002_SA2_ph0.dcm").write_text("no image")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 3
+    rows = rows_of(tmp_path / "s.zarr")
+    files = {str(p.relative_to(tmp_path / "raw")) for p in (tmp_path / "raw").rglob("*") if not p.is_dir()}
+    assert sorted(row["file"] for row in rows) == sorted(files | {"DET9000001/again"})
+    by_file = {Path(row["file"]).name: row for row in rows}
+    outcomes = {name: (row["study"], row["outcome"]) for name, row in by_file.items()}
+    assert outcomes["DET9000001_SA1_ph0.dcm"] == ("DET9000001", "used")
+    assert outcomes["DET9000001_LA1_ph0.dcm"] == ("", "ignored")
+    assert outcomes["DET9000001_SA1_ph5.png"] == ("DET9000001", "mended")
+    assert outcomes["notes.txt"] == outcomes[".DS_Store"] == outcomes["again"] == ("", "ignored")
+    assert outcomes["DET9000002_SA2_ph0.dcm"] == outcomes["DET9000002_SA1_ph0.dcm"] == ("DET9000002", "set_aside")
+    assert by_file["DET9000002_SA1_ph0.dcm"]["reason"].startswith("its study is set aside: DET9000002_SA2_ph0.dcm: ")
+    assert {row["outcome"] for row in rows} == {"used", "ignored", "mended", "set_aside"}
+    assert all(row["reason"] for row in rows if row["outcome"] != "used")
+    assert stat.S_IMODE(report.beside(tmp_path / "s.zarr").stat().st_mode) == 0o600
 
 
-def test_areas_before_and_after_agree(one: Path) -> None:
-    before_mm2 = sum(
-        float((sitk.GetArrayFromImage(sitk.ReadImage(str(p))).max(axis=2) > 0).sum()) * 1.7708**2
-        for p in one.glob("*.png")
-    )
-    after_mm2 = float(converted(one.parent, spacing_mm=1.5625, size=192).array("mask_TZYX").sum()) * 1.5625**2
-    assert after_mm2 == pytest.approx(before_mm2, rel=0.01)
+def test_the_summary_says_what_was_done(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(raw, tmp_path / "s.zarr") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"5 studies, 10 volumes, 30 slices \(30 labelled\), 0 studies mended, 0 set aside, 36 files", out)
+    assert re.search(r"MB \(\d+ bytes\) written, [\d.]+ s: ", out)
+    assert str(report.beside(tmp_path / "s.zarr")) in out
+    files = [p for p in (tmp_path / "s.zarr").rglob("*") if p.is_file()]
+    assert len(files) == 36
+    assert f"({sum(p.stat().st_size for p in files)} bytes)" in out
+    assert max(sum(f.is_file() for f in p.rglob("*")) for p in (tmp_path / "s.zarr").iterdir()) <= 8
 
 
-def test_the_slice_numbers_order_means_nothing(one: Path) -> None:
-    expected = converted(one.parent).attributes["digest"]
-    for path in sorted(one.iterdir()):
-        path.rename(path.with_name("x" + path.name))
-    numbers = {"1": "2", "2": "3", "3": "1"}
-    for path in sorted(one.iterdir()):
-        path.rename(path.with_name(re.sub(r"_SA(\d)", lambda m: f"_SA{numbers[m[1]]}", path.name[1:])))
-    assert converted(one.parent).attributes["digest"] == expected
-
-
-def test_slice_location_is_not_looked_at(one: Path) -> None:
-    expected = converted(one.parent).attributes["digest"]
-    edit(one, lambda d, p: setattr(d, "SliceLocation", str(hash(p.name) % 1000)))
-    assert converted(one.parent).attributes["digest"] == expected
-
-
-def test_upper_case_suffix_long_axis_other_files_and_depth(one: Path) -> None:
-    expected = converted(one.parent).attributes["digest"]
-    for path in sorted(one.glob("*_SA1_*.dcm")):
-        path.rename(path.with_suffix(".DCM"))
-    shutil.copy(next(one.glob("*SA2_ph0.dcm")), one / "DET9000001_LA1_ph0.dcm")
-    (one / "notes.txt").write_text("not an image")
-    deeper = one.parent / "CAP_challenge_training_set" / "DicomFiles"
-    deeper.mkdir(parents=True)
-    one.rename(deeper / one.name)
-    assert converted(one.parent).attributes["digest"] == expected
-
-
-def test_missing_masks_are_unlabelled_and_empty_masks_are_labelled(one: Path) -> None:
-    masks = sorted(one.glob("*.png"))
-    masks[0].unlink()
-    empty = np.zeros_like(sitk.GetArrayFromImage(sitk.ReadImage(str(masks[1]))))
-    sitk.WriteImage(sitk.GetImageFromArray(empty, isVector=True), str(masks[1]))
-    patient = converted(one.parent)
-    labelled_TZ, area_TZ = patient.array("labelled_TZ"), patient.array("mask_TZYX").sum(axis=(2, 3))
-    assert (~labelled_TZ).sum() == 1
-    assert (labelled_TZ & (area_TZ == 0)).sum() == 1
-
-
-def test_a_mask_of_another_size_covers_the_same_field_of_view(one: Path) -> None:
-    expected = converted(one.parent).array("mask_TZYX")
-    for path in one.glob("*.png"):
-        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[..., 0]
-        double = np.kron(mask, np.ones((2, 2), np.uint8))
-        sitk.WriteImage(sitk.GetImageFromArray(double), str(path))  # one channel instead of three, too
-    assert (converted(one.parent).array("mask_TZYX") != expected).mean() < 1e-3
-
-
-def test_levels_of_another_matrix_and_spacing(one: Path) -> None:
-    """One level cropped by 8 pixels all round: its centre stays, so the store's arrays do."""
-
-    def crop(dataset: pydicom.Dataset, path: Path) -> None:
-        if "_SA2_" in path.name:
-            step = [float(v) * 8 * 1.7708 for v in dataset.ImageOrientationPatient]
-            moved = [float(p) + step[n] + step[n + 3] for n, p in enumerate(dataset.ImagePositionPatient)]
-            pixels = dataset.pixel_array[8:-8, 8:-8]
-            dataset.Rows, dataset.Columns, dataset.PixelData = *pixels.shape, pixels.tobytes()
-            dataset.ImagePositionPatient = [f"{v:.6f}" for v in moved]
-            mask = sitk.ReadImage(str(path.with_suffix(".png")))
-            sitk.WriteImage(mask[8:-8, 8:-8], str(path.with_suffix(".png")))
-
-    before = converted(one.parent).array("mask_TZYX")
-    edit(one, crop)
-    assert (converted(one.parent).array("mask_TZYX") == before).all()
-
-
-def test_rescale_slope_is_applied(one: Path) -> None:
-    before = converted(one.parent).array("image_TZYX").astype(float)
-
-    def rescale(dataset: pydicom.Dataset, _: Path) -> None:
-        dataset.RescaleSlope, dataset.RescaleIntercept = "2", "0"
-
-    edit(one, rescale)
-    assert converted(one.parent).array("image_TZYX") == pytest.approx(2 * before, abs=1)
-
-
-def test_no_tag_that_identifies_reaches_the_store(one: Path) -> None:
-    secrets = {
-        "PatientName": "Mustermann^Erika",
-        "PatientID": "ID-778899",
-        "PatientBirthDate": "19500417",
-        "InstitutionName": "Sankt Nirgendwo",
-        "StudyDescription": "Geheimbefund",
-    }
-
-    def name(dataset: pydicom.Dataset, _: Path) -> None:
-        for key, value in secrets.items():
-            setattr(dataset, key, value)
-
-    edit(one, name)
-    uid = pydicom.dcmread(next(one.glob("*.dcm"))).SOPInstanceUID
-    converted(one.parent)
-    stored = b"".join(p.read_bytes() for p in (one.parent.parent / "store.zarr").rglob("*") if p.is_file())
-    for secret in [*secrets.values(), uid, str(one.parent)]:
-        assert secret.encode() not in stored
-
-
-def test_names_that_are_no_archives_codes_become_pseudonyms() -> None:
-    assert lvsc.keys_of(["DET0000101", "ERIKA_MUSTERMANN"]) == ["DET0000101", "P002"]
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (lambda p: p.write_bytes(p.read_bytes()[:900]), "not readable as a DICOM image"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-1000]), "not readable as a DICOM image"),
-        (lambda p: p.write_text("hello"), "not readable as a DICOM image"),
-        (lambda p: p.unlink(), "slice 2 has no image at phase 1"),
-        (lambda p: p.with_suffix(".png").write_text("no png"), "not readable as a PNG mask"),
-    ],
-)
-def test_a_study_that_cannot_be_used_is_set_aside_and_the_others_go_on(
-    raw: Path,
-    tmp_path: Path,
-    damage: Callable[[Path], object],
-    reason: str,
-    capfd: pytest.CaptureFixture[str],
+def test_a_dry_run_says_the_files_and_bytes_that_are_then_written(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(raw, tmp_path / "s.zarr", "--dry-run") == 0
+    would = re.search(r"would write (\d+ files, [\d.]+ MB \(\d+ bytes\))", capsys.readouterr().out)
+    assert list(tmp_path.iterdir()) == []
+    run(raw, tmp_path / "s.zarr")
+    assert would is not None
+    assert f"{would[1]} written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_strict_writes_nothing_when_a_study_would_be_set_aside(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dry: list[str]
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    assert run(tmp_path / "raw", tmp_path / "good.zarr", "--strict") == 0
+    (tmp_path / "raw" / "DET9000003" / "DET9000003_SA1_ph1.dcm").write_text("no image")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr", "--strict", *dry) == 2
+    assert "set aside: DET9000003: DET9000003_SA1_ph1.dcm: not readable as DICOM" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {"raw", "good.zarr", "good.zarr.report.csv"}
+
+
+def test_the_others_go_on_and_status_is_3(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for n in (1, 2):
         shutil.copytree(raw / f"DET900000{n}", tmp_path / "raw" / f"DET900000{n}")
-    damage(tmp_path / "raw" / "DET9000001" / "DET9000001_SA2_ph1.dcm")
-    status = convert.main([str(tmp_path / "raw"), str(tmp_path / "s.zarr"), "--size", "48", "--spacing-mm", "6.25"])
-    assert status == 3
-    assert reason in capfd.readouterr().out
+    (tmp_path / "raw" / "DET9000001" / "DET9000001_SA2_ph1.dcm").write_text("no image")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 3
+    captured = capsys.readouterr()
+    assert "set aside: DET9000001: DET9000001_SA2_ph1.dcm: not readable as DICOM" in captured.out
+    assert "Traceback" not in captured.err
     assert [p.key for p in store.open(tmp_path / "s.zarr").patients] == ["DET9000002"]
 
 
-def test_a_case_that_is_there_twice_is_set_aside(raw: Path, tmp_path: Path) -> None:
-    """Two people's slices under one name must never become one study."""
-    for folder in ("a", "b"):
-        shutil.copytree(raw / "DET9000001", tmp_path / "raw" / folder)
-    with pytest.raises(StudyError, match="is there twice, in a and b: one case must lie in one folder"):
-        lvsc.read("DET9000001", lvsc.find(tmp_path / "raw")["DET9000001"])
-    for path in [*(tmp_path / "raw" / "a").glob("*_SA1_*"), *(tmp_path / "raw" / "b").glob("*_SA[23]_*")]:
-        path.unlink()
-    with pytest.raises(StudyError, match="its files lie in 2 folders"):
-        lvsc.read("DET9000001", lvsc.find(tmp_path / "raw")["DET9000001"])
+def test_where_all_are_set_aside_there_is_a_report_and_no_store(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
+    (tmp_path / "raw" / "DET9000001" / "DET9000001_SA2_ph1.dcm").write_text("no image")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 3
+    assert "no study can be used, so" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {"raw", "s.zarr.report.csv"}
+    assert {row["outcome"] for row in rows_of(tmp_path / "s.zarr")} == {"set_aside"}
 
 
-def test_a_slice_that_moves_between_phases_is_no_study(one: Path) -> None:
-    def move(dataset: pydicom.Dataset, path: Path) -> None:
-        if path.name.endswith("SA2_ph1.dcm"):
-            dataset.ImagePositionPatient = [0, 0, 0]
-
-    edit(one, move)
-    with pytest.raises(StudyError, match="position or orientation changes from phase to phase"):
-        lvsc.read("DET9000001", lvsc.find(one)["DET9000001"])
+# Again
 
 
-def test_grey_levels_beyond_int16_are_noted(one: Path) -> None:
-    def rescale(dataset: pydicom.Dataset, _: Path) -> None:
-        dataset.RescaleSlope, dataset.RescaleIntercept = "1000", "0"
-
-    edit(one, rescale)
-    summary = convert.convert(one.parent, one.parent.parent / "s.zarr", 6.25, 48)
-    assert "grey levels beyond int16 are cut off" in summary.notes[0]
+def test_the_same_bytes_whatever_the_workers(raw: Path, tmp_path: Path) -> None:
+    assert run(raw, tmp_path / "a.zarr") == 0
+    assert run(raw, tmp_path / "b.zarr", "--workers", 2) == 0
+    assert bytes_of(tmp_path / "a.zarr") == bytes_of(tmp_path / "b.zarr")
 
 
-def test_a_compressed_file_without_its_codec_is_set_aside(one: Path) -> None:
-    def compress(dataset: pydicom.Dataset, _: Path) -> None:
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
-        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+def test_run_again_it_converts_what_changed_alone(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    out = tmp_path / "s.zarr"
+    run(tmp_path / "raw", out)
+    before, stamps = bytes_of(out), {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert run(tmp_path / "raw", out) == 0
+    assert "5 studies (5 unchanged)" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == stamps
+    reported = rows_of(out)
+    path = tmp_path / "raw" / "DET9000002" / "DET9000002_SA1_ph0.dcm"
+    edit(path.parent, lambda dataset, p: setattr(dataset, "RescaleSlope", "3") if p == path else None)
+    assert run(tmp_path / "raw", out) == 0
+    assert "5 studies (4 unchanged)" in capsys.readouterr().out
+    assert rows_of(out) == reported
+    changed = {name.split("/")[0] for name, content in bytes_of(out).items() if content != before[name]}
+    assert changed == {"DET9000002"}
+    shutil.copytree(tmp_path / "raw" / "DET9000002", tmp_path / "raw" / "DET9000007")
+    for p in (tmp_path / "raw" / "DET9000007").iterdir():
+        p.rename(p.with_name(p.name.replace("DET9000002", "DET9000007")))
+    assert run(tmp_path / "raw", out) == 0
+    assert "6 studies (5 unchanged)" in capsys.readouterr().out
+    assert len(store.open(out).patients) == 6
+    assert {p.name for p in tmp_path.iterdir()} == {"raw", "s.zarr", "s.zarr.report.csv"}
 
-    edit(one, compress)
-    with pytest.raises(ValueError, match=r"no study can be read; .* not readable as a DICOM image"):
-        converted(one.parent)
+
+def test_a_study_that_is_now_set_aside_leaves_the_store(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    run(tmp_path / "raw", tmp_path / "s.zarr")
+    (tmp_path / "raw" / "DET9000002" / "DET9000002_SA1_ph0.dcm").write_text("no image")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 3
+    assert "DET9000002" not in {p.key for p in store.open(tmp_path / "s.zarr").patients}
 
 
-@pytest.mark.parametrize("tag", ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"])
-def test_missing_geometry_is_no_study(one: Path, tag: str) -> None:
-    edit(one, lambda dataset, _: delattr(dataset, tag))
-    with pytest.raises(StudyError, match="geometry"):
-        lvsc.read("DET9000001", lvsc.find(one)["DET9000001"])
+def test_a_store_of_other_patients_or_another_grid_is_not_touched(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(raw, tmp_path / "s.zarr")
+    before = bytes_of(tmp_path / "s.zarr")
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 2
+    assert "holds 4 patients that the raw folder has not (DET9000002" in capsys.readouterr().err
+    assert convert.main([str(raw), str(tmp_path / "s.zarr"), "--size", "96"]) == 2
+    assert "exists with spacing_mm [6.25, 6.25], wanted [1.5625, 1.5625]; name another store" in capsys.readouterr().err
+    assert bytes_of(tmp_path / "s.zarr") == before
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_bad_arguments_are_one_line_and_status_2(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def failing(*argv: object) -> str:
+# Stopped
+
+
+def crash_at(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the n-th folder or file that takes its place kills the process, as it were."""
+    count = 0
+    rename = Path.rename
+
+    def crash(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", crash)
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_stopped_before_any_folder_takes_its_place_it_goes_on(
+    raw: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, store_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        crash_at(number, patched)
+        assert run(raw, tmp_path / "s.zarr") == 130
+    assert not (tmp_path / "s.zarr").exists()
+    summary = convert.convert(raw, tmp_path / "s.zarr", 6.25, 48)
+    assert sum(o.result == "unchanged" for o in summary.used) == min(number - 1, 5)
+    assert bytes_of(tmp_path / "s.zarr") == bytes_of(store_path)
+
+
+@pytest.mark.parametrize("number", range(1, 5))
+def test_stopped_while_a_store_is_brought_up_to_date_it_goes_on(
+    raw: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, store_path: Path
+) -> None:
+    """At no moment is there a store that mixes old and new, and the next run ends as if nothing had happened."""
+    shutil.copytree(raw, tmp_path / "raw")
+    path = tmp_path / "raw" / "DET9000002" / "DET9000002_SA1_ph0.dcm"
+    content = path.read_bytes()
+    edit(path.parent, lambda dataset, p: setattr(dataset, "RescaleSlope", "3") if p == path else None)
+    run(tmp_path / "raw", tmp_path / "s.zarr")
+    old = bytes_of(tmp_path / "s.zarr")
+    path.write_bytes(content)
+    edit(path.parent, lambda dataset, p: None)
+    with monkeypatch.context() as patched:
+        crash_at(5 + number, patched)  # five patients are linked first
+        assert run(tmp_path / "raw", tmp_path / "s.zarr") == 130
+    if (tmp_path / "s.zarr").exists():
+        assert bytes_of(tmp_path / "s.zarr") == old
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    new = bytes_of(tmp_path / "s.zarr")
+    assert store.open(tmp_path / "s.zarr").digest == store.open(store_path).digest
+    assert {name for name in new if new[name] != old[name]} <= {name for name in new if name.startswith("DET9000002")}
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_for_real_at_any_moment_it_goes_on(tmp_path: Path, workers: int) -> None:
+    """kill -9 of the command alone: its workers end too, and the next runs end with the same bytes."""
+    phantom.make(tmp_path / "raw", patients=8, slices=4, phases=4, seed=0)
+    argv = [str(tmp_path / "raw"), str(tmp_path / "s.zarr"), "--workers", str(workers), *SMALL]
+    begin = time.monotonic()
+    assert convert.main([*argv[:1], str(tmp_path / "whole.zarr"), *argv[2:]]) == 0
+    whole_s = time.monotonic() - begin
+    for share in (0.2, 0.5, 0.8):
+        process = subprocess.Popen([sys.executable, "-m", "data_prep.convert", *argv], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while (
+            not list(tmp_path.glob(".s.zarr.partial/DET*")) and time.monotonic() < deadline and process.poll() is None
+        ):
+            time.sleep(0.01)
+        time.sleep(share * whole_s / 2)
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+    assert convert.main(argv) == 0
+    assert bytes_of(tmp_path / "s.zarr") == bytes_of(tmp_path / "whole.zarr")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_ends_it_and_what_was_done_is_kept(raw: Path, tmp_path: Path, store_path: Path) -> None:
+    """A file of the system's own limit instead of a full disk: the write fails in the middle of a shard."""
+    script = (
+        "import resource, sys; from data_prep import convert\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        "sys.exit(convert.main(sys.argv[1:]))\n"
+    )
+    argv = [str(raw), str(tmp_path / "s.zarr"), *SMALL]
+    ended = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2, ended.stderr
+    assert "File too large; nothing is half written and finished studies are kept" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "s.zarr").exists()
+    assert not list(tmp_path.glob(f".s.zarr.partial/{store.MAKING}*"))
+    assert convert.main(argv) == 0
+    assert bytes_of(tmp_path / "s.zarr") == bytes_of(store_path)
+
+
+def test_a_disk_that_is_full_in_a_worker(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store, "write_patient", full)
+    with pytest.raises(jobs.WriteError, match="No space left on device"):
+        convert.convert(raw, tmp_path / "s.zarr", 6.25, 48)
+
+
+def test_a_worker_that_is_killed_is_named_by_what_it_was_at(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    fifo = tmp_path / "raw" / "DET9000002" / "DET9000002_SA1_ph0.dcm"
+    fifo.unlink()
+    os.mkfifo(fifo)  # the worker waits here until it is killed
+    argv = [str(tmp_path / "raw"), str(tmp_path / "s.zarr"), "--workers", "2", *SMALL]
+    process = subprocess.Popen([sys.executable, "-m", "data_prep.convert", *argv], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob(".s.zarr.partial/DET*"))) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    for pid in workers:
+        os.kill(int(pid), signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert re.search(r"a worker was killed, .*at one of these studies: DET9000002; finished ones are kept", error)
+    assert "Traceback" not in error
+
+
+def test_two_at_once(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = store.root_attributes("phantom", (6.25, 6.25), (48, 48), ("background", "myocardium"))
+    with making.making(tmp_path / "s.zarr", root, ["DET9000001"]):
+        assert run(raw, tmp_path / "s.zarr") == 2
+    assert "another process is writing it" in capsys.readouterr().err
+
+
+# Privacy
+
+PERSON = {
+    "PatientName": "Mustermann^Erika",
+    "PatientID": "ID-778899",
+    "PatientBirthDate": "19500417",
+    "PatientAddress": "Hauptstrasse 1",
+    "InstitutionName": "Sankt Nirgendwo",
+    "ReferringPhysicianName": "Brinkmann^Klaus",
+    "StudyDescription": "Geheimbefund",
+    "AccessionNumber": "ACC-4711",
+    "StudyDate": "20110203",
+    "DeviceSerialNumber": "SN-90210",
+}
+
+
+def test_no_tag_that_identifies_reaches_the_store(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
+
+    def name(dataset: pydicom.Dataset, _: Path) -> None:
+        for key, value in PERSON.items():
+            setattr(dataset, key, value)
+
+    edit(tmp_path / "raw" / "DET9000001", name)
+    dataset = pydicom.dcmread(next((tmp_path / "raw").rglob("*.dcm")))
+    uids = [dataset.SOPInstanceUID, dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID]
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    stored = b"".join(bytes_of(tmp_path / "s.zarr").values())
+    for secret in [*PERSON.values(), *uids, str(tmp_path), "DET9000001_SA1"]:
+        assert str(secret).encode() not in stored
+
+
+def named_after_people(raw: Path, folder: Path) -> Path:
+    for number, person in enumerate(("ERIKA_MUSTERMANN", "Klaus Brinkmann"), start=1):
+        for path in sorted((raw / f"DET900000{number}").iterdir()):
+            target = folder / person / path.name.replace(f"DET900000{number}", person)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    return folder
+
+
+def test_folders_named_after_people_become_pseudonyms_and_the_list_lies_outside(
+    raw: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    people = named_after_people(raw, tmp_path / "raw")
+    shutil.copy(
+        people / "Klaus Brinkmann" / "Klaus Brinkmann_SA1_ph0.png", people / "Klaus Brinkmann" / "x_SA1_ph0.png"
+    )
+    (people / "ERIKA_MUSTERMANN" / "ERIKA_MUSTERMANN_SA1_ph0.dcm").write_text("no image")
+    assert run(people, tmp_path / "s.zarr") == 3
+    assert run(people, tmp_path / "s.zarr", "--workers", 2, "--dry-run") == 3
+    assert run(people, tmp_path / "t.zarr", "--strict") == 2
+    printed = "".join(capfd.readouterr())
+    stored = b"".join(bytes_of(tmp_path / "s.zarr").values()) + "".join(bytes_of(tmp_path / "s.zarr")).encode()
+    for secret in ("mustermann", "erika", "klaus", "brinkmann"):
+        assert secret not in printed.lower()
+        assert secret.encode() not in stored.lower()
+    assert "set aside: P001: SA1_ph0.dcm: not readable as DICOM" in printed
+    assert [p.key for p in store.open(tmp_path / "s.zarr").patients] == ["P002"]
+    listed = tmp_path / "s.zarr.keys.csv"
+    assert listed.read_text() == "key,name\nP001,ERIKA_MUSTERMANN\nP002,KLAUS BRINKMANN\n"
+    assert stat.S_IMODE(listed.stat().st_mode) == 0o600
+
+
+def test_a_pseudonym_stays_a_persons_when_others_come(raw: Path, tmp_path: Path) -> None:
+    people = named_after_people(raw, tmp_path / "raw")
+    assert run(people, tmp_path / "s.zarr") == 0
+    digests = {p.key: p.attributes["digest"] for p in store.open(tmp_path / "s.zarr").patients}
+    for path in sorted((raw / "DET9000003").iterdir()):
+        shutil.copy(path, people / path.name.replace("DET9000003", "ANTON"))
+    assert run(people, tmp_path / "s.zarr") == 0
+    now = {p.key: p.attributes["digest"] for p in store.open(tmp_path / "s.zarr").patients}
+    assert {*now} == {"P001", "P002", "P003"}
+    assert {key: now[key] for key in digests} == digests
+    assert "P003,ANTON" in (tmp_path / "s.zarr.keys.csv").read_text()
+
+
+def test_names_are_kept_where_that_is_asked_for(raw: Path, tmp_path: Path) -> None:
+    people = named_after_people(raw, tmp_path / "raw")
+    assert run(people, tmp_path / "s.zarr", "--keep-names") == 0
+    assert [p.key for p in store.open(tmp_path / "s.zarr").patients] == ["ERIKA_MUSTERMANN", "KLAUS_BRINKMANN"]
+    assert not (tmp_path / "s.zarr.keys.csv").exists()
+
+
+# Arguments
+
+
+@pytest.fixture
+def failing(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command; the one line it complains with."""
+
+    def complain(*argv: object) -> str:
         assert convert.main([str(a) for a in argv]) == 2
         error = capsys.readouterr().err
         assert error.startswith("convert: ")
         assert error.count("\n") == 1
         return error
 
+    return complain
+
+
+def test_bad_arguments_are_one_line_and_status_2(raw: Path, tmp_path: Path, failing: Callable[..., str]) -> None:
     out = tmp_path / "s.zarr"
     assert "no such folder" in failing(tmp_path / "none", out)
-    (tmp_path / "empty").mkdir()
-    assert "no short-axis image found" in failing(tmp_path / "empty", out)
+    file = tmp_path / "file.dcm"
+    file.write_text("x")
+    assert "file.dcm: is a file; give the archive's folder, or a table" in failing(file, out)
     assert "--size is 100, wanted a multiple of 16 (four down-samplings)" in failing(raw, out, "--size", 100)
     assert "--spacing-mm is nan" in failing(raw, out, "--spacing-mm", "nan")
-    out.mkdir()
-    assert "exists already" in failing(raw, out)
+    assert "--workers is 0, wanted 1 to 1024" in failing(raw, out, "--workers", 0)
+    assert "--label is for a table of own masks" in failing(raw, out, "--label", "myocardium=2")
+    for something in ("folder", "file"):
+        out = tmp_path / something
+        (out.mkdir if something == "folder" else out.touch)()
+        assert "exists already and is something else; name another" in failing(raw, out)
     assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--reader", "other"],
+        ["--label", "heart=1"],
+        ["--label", "myocardium=0"],
+        ["--label", "myocardium"],
+        ["--workers", "x"],
+    ],
+)
+def test_the_parsers_own_complaints_are_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        convert.main(["raw", "out", *argv])
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_no_reader_recognises_is_described_with_a_table_to_start_from(
+    tmp_path: Path, failing: Callable[..., str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    assert "no layout recognised; found no file; wanted LVSC: DET" in failing(tmp_path / "raw", tmp_path / "s")
+    for name in ("a.jpg", "b.jpg", "erika mustermann", "c.nii.gz"):
+        (tmp_path / "raw" / name).touch()
+    said = failing(tmp_path / "raw", tmp_path / "s")
+    assert "found 2 .jpg, 1 .nii.gz, 1 without an ending" in said
+    assert "'subject,image,mask,phase,stratum\\nP001,P001/cine.nii.gz,P001/ed_mask.nii.gz,0,'" in said
+    assert "mustermann" not in said
+    assert "wanted Sunnybrook: " in failing(tmp_path / "raw", tmp_path / "s", "--reader", "sunnybrook")
+
+
+def test_a_link_loop_ends(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
+    (tmp_path / "raw" / "DET9000001" / "loop").symlink_to(tmp_path / "raw")
+    (tmp_path / "raw" / "elsewhere").symlink_to(raw / "DET9000002")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    assert [p.key for p in store.open(tmp_path / "s.zarr").patients] == ["DET9000001", "DET9000002"]
+    assert {row["reason"] for row in rows_of(tmp_path / "s.zarr") if row["outcome"] == "ignored"} == {
+        "a link to a folder that is read already"
+    }
+
+
+def test_options_default_to_none_given() -> None:
+    assert Options() == Options({}, keep_names=False)
+    assert np.dtype(store.ARRAYS["image_TZYX"]) == np.int16

@@ -50,11 +50,11 @@ def test_the_arrays_on_disk_are_as_the_contract_says(tmp_path: Path) -> None:
     assert root["attributes"] == expected
     group = zarr.open_group(tmp_path / "s.zarr", mode="r")["DET0000001"]
     assert isinstance(group, zarr.Group)
-    dtypes = {name: (str(array.dtype), array.shape, array.shards) for name, array in group.arrays()}
+    dtypes = {name: (str(array.dtype), array.shape, array.shards, array.chunks) for name, array in group.arrays()}
     assert dtypes == {
-        "image_TZYX": ("int16", (2, 3, 16, 16), (2, 3, 16, 16)),
-        "mask_TZYX": ("uint8", (2, 3, 16, 16), (2, 3, 16, 16)),
-        "labelled_TZ": ("bool", (2, 3), (2, 3)),
+        "image_TZYX": ("int16", (2, 3, 16, 16), (2, 3, 16, 16), (1, 3, 16, 16)),
+        "mask_TZYX": ("uint8", (2, 3, 16, 16), (2, 3, 16, 16), (1, 3, 16, 16)),
+        "labelled_TZ": ("bool", (2, 3), (2, 3), (1, 3)),
     }
     files = [p for p in (tmp_path / "s.zarr" / "DET0000001").rglob("*") if p.is_file()]
     assert len(files) == 7  # one shard and one zarr.json an array, and the group's
