@@ -168,7 +168,7 @@ def _contents(arrays: Mapping[str, np.ndarray], digest: object, classes: int) ->
     image_TZYX, mask_TZYX, labelled_TZ = (arrays[name] for name in store.ARRAYS)
     computed = store.digest(image_TZYX, mask_TZYX, labelled_TZ)
     if computed != digest:
-        yield f"the arrays' digest is {computed:.12}..., the attribute digest says {digest!s:.12}..."
+        yield f"the arrays are not those that were written: their digest is {computed}, wanted {digest}"
     if (highest := int(mask_TZYX.max(initial=0))) >= classes:
         yield f"mask_TZYX holds the label {highest}, wanted labels below {classes}, the number of classes"
     if len(places := np.argwhere(mask_TZYX.any(axis=(2, 3)) & ~labelled_TZ)):

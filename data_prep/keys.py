@@ -32,7 +32,7 @@ def assign(store: Path, names: Sequence[str], keep_names: bool) -> dict[str, str
     known = _read(list_beside(store))
     taken = {*known.values()} | {name for name in names if is_archive_code(name)}
     keys: dict[str, str] = {}
-    for name in names:
+    for name in dict.fromkeys(names):
         if is_archive_code(name):
             keys[name] = name
         elif keep_names:

@@ -87,7 +87,7 @@ def read(case: Case) -> Study:
         phases=tuple(numbers),
         levels=nifti.levels(phases),
         notes=notes,
-        ed_es=_ed_es(case.details["info"], numbers),
+        ed_es=_ed_es(case.details["info"], sorted(truth) or numbers, numbers),
     )
 
 
@@ -106,10 +106,10 @@ def _phase(case: Case, image: tuple[nifti.Volume, int], first: nifti.Volume, tru
     return list(nifti.frames(volume, t, LABELS[mask.voxels_TZYX[0].astype(np.uint8)], truth))
 
 
-def _ed_es(info: dict[str, str], numbers: list[int]) -> tuple[int, int, str] | None:
-    """As Info.cfg gives them; None, for the rule by volume, where it does not."""
+def _ed_es(info: dict[str, str], drawn: list[int], numbers: list[int]) -> tuple[int, int, str] | None:
+    """As Info.cfg gives them; None, for the rule by volume, where it does not, or names frames nobody drew on."""
     wanted = [info.get(name, "") for name in ("ed", "es")]
-    if not all(value.isdecimal() and int(value) in numbers for value in wanted):
+    if not all(value.isdecimal() and int(value) in drawn for value in wanted):
         return None
     ed, es = (numbers.index(int(value)) for value in wanted)
     return ed, es, "Info.cfg"

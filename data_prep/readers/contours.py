@@ -7,6 +7,9 @@ import numpy as np
 from data_prep.readers import dicom
 from data_prep.study import StudyError
 
+LONGEST_STEP, MOST_UNEVEN = 4.0, 6.0
+"""Pixels between neighbouring points, and how many times the median (the archive's have half a pixel, 1.5 times)."""
+
 
 def read(path: Path, label: str, shape: tuple[int, int]) -> np.ndarray:
     """Points (N, 2), x then y. StudyError where it is no contour on an image of `shape` (rows, columns)."""
@@ -20,6 +23,9 @@ def read(path: Path, label: str, shape: tuple[int, int]) -> np.ndarray:
     rows, columns = shape
     if not np.isfinite(points).all() or (points < -0.5).any() or (points >= [columns - 0.5, rows - 0.5]).any():
         raise StudyError(f"reaches beyond its image of {rows} x {columns} pixels", label)
+    steps = np.hypot(*(np.roll(points, -1, axis=0) - points).T)
+    if steps.max() > max(LONGEST_STEP, MOST_UNEVEN * float(np.median(steps))):
+        raise StudyError(f"jumps {steps.max():.0f} pixels from one point to the next: damaged or not closed", label)
     return points
 
 

@@ -7,6 +7,7 @@ files (`_LA<k>_`) are not short axis and are passed over. Masks are black and wh
 import csv
 import io
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -151,7 +152,9 @@ def _with_ed_es(study: Study, wanted: tuple[int, int]) -> Study:
 def read_mask(path: Path, label: str) -> np.ndarray:
     """(Y, X) uint8, 1 where the first channel is not black."""
     try:
-        with Image.open(io.BytesIO(dicom.read_bytes(path, label)), formats=["PNG"]) as image:
+        content = dicom.read_bytes(path, label)
+        _check_sums(content)
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if max(image.size) > dicom.LARGEST_MATRIX:
                 raise StudyError(f"is a mask of {image.size}, wanted at most {dicom.LARGEST_MATRIX}", label)
             # Black and white in every channel but a possible alpha: the first one tells.
@@ -161,6 +164,16 @@ def read_mask(path: Path, label: str) -> np.ndarray:
     except Exception as error:  # PIL raises of every kind on a damaged file
         raise StudyError(f"not readable as a PNG mask ({type(error).__name__})", label) from error
     return (values > 0).view(np.uint8)
+
+
+def _check_sums(png: bytes) -> None:
+    """ValueError unless every chunk has its checksum: PIL does not look at those of the pixels."""
+    at = 8
+    while at < len(png):
+        length = int.from_bytes(png[at : at + 4], "big")
+        if zlib.crc32(png[at + 4 : at + 8 + length]) != int.from_bytes(png[at + 8 + length : at + 12 + length], "big"):
+            raise ValueError("checksum")
+        at += 12 + length
 
 
 def _other_size(frame: Frame) -> str:

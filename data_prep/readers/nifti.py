@@ -1,27 +1,24 @@
 """NIfTI volumes: read by SimpleITK, and checked for what it lets pass.
 
-SimpleITK 2.5.7 reads a file that was cut short without an error, so the length is checked first.
+SimpleITK 2.5.7 reads a file that was cut short without an error, and a spacing that is no number as 1 mm, so
+the header is checked first. Voxels that are no numbers (a common background) it reads as 0.
 
 Legend: T phase, Z slice, Y row, X column.
 """
 
-import gzip
 import math
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import SimpleITK as sitk
 
+from data_prep.readers import nifti_header
 from data_prep.readers.dicom import LARGEST_MATRIX, SPACING_RANGE_MM
 from data_prep.study import Frame, Level, StudyError
 
 SUFFIXES = (".nii", ".nii.gz")
-LARGEST_VOLUME = 2**31
 LARGEST_SPACING_MM = 100.0
 """Between slices."""
 
@@ -61,7 +58,7 @@ def is_nifti(name: str) -> bool:
 def read(path: Path, label: str) -> Volume:
     """A 3-D or 4-D file. StudyError where it is none, is cut short, or has no slices."""
     try:
-        _check_length(path, label)
+        nifti_header.check(path, label)
         image = sitk.ReadImage(str(path))
         voxels = np.asarray(sitk.GetArrayFromImage(image))
     except OSError as error:
@@ -131,55 +128,3 @@ def levels(phases: list[list[Frame]]) -> tuple[Level, ...]:
                 first[0].file,
             )
     return tuple(Level(tuple(phase[z] for phase in phases)) for z in range(len(first)))
-
-
-def _check_length(path: Path, label: str) -> None:
-    """StudyError unless the file has as many bytes as its header says, and its compressed form is whole."""
-    with open(path, "rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if packed:
-            with gzip.open(raw) as handle:
-                _measure(handle, label)  # type: ignore[arg-type]
-        else:
-            _measure(raw, label)
-
-
-def _measure(handle: BinaryIO, label: str) -> None:
-    try:
-        head = handle.read(544)
-        wanted = _wanted_bytes(head)
-        length = len(head)
-        while piece := handle.read(1 << 20):
-            length += len(piece)
-            if length > wanted + (1 << 20):
-                break
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise StudyError("its compressed bytes are damaged or cut short", label) from error
-    except (struct.error, OverflowError, ValueError) as error:
-        raise StudyError("not a NIfTI file", label) from error
-    if wanted <= 0:
-        raise StudyError("has a dimension of no extent: no slices", label)
-    if length < wanted:
-        raise StudyError(f"has {length} bytes, its header says {wanted}: cut short", label)
-
-
-def _wanted_bytes(head: bytes) -> int:
-    """What the header says; 0 where a dimension has no extent. ValueError where it is no header."""
-    order = next((o for o in "<>" if struct.unpack_from(f"{o}i", head)[0] in (348, 540)), None)
-    if order is None:
-        raise ValueError("no header")
-    if struct.unpack_from(f"{order}i", head)[0] == 348:
-        dims = struct.unpack_from(f"{order}8h", head, 40)
-        bits, offset = struct.unpack_from(f"{order}h", head, 72)[0], struct.unpack_from(f"{order}f", head, 108)[0]
-    else:
-        dims = struct.unpack_from(f"{order}8q", head, 16)
-        bits, offset = struct.unpack_from(f"{order}h", head, 14)[0], struct.unpack_from(f"{order}q", head, 168)[0]
-    if not 1 <= dims[0] <= 7 or not 0 <= offset < 2**40 or bits <= 0:
-        raise ValueError("no header")
-    used = dims[1 : dims[0] + 1]
-    if min(used) < 1:
-        return 0
-    if math.prod(used) > LARGEST_VOLUME:
-        raise ValueError("too large")
-    return int(offset) + int(math.prod(used)) * int(bits) // 8

@@ -3,14 +3,14 @@
     BRANCHPOINT_REAL_DATA=FOLDER python -m tests.benchmarks conversion
 
 Ours is the whole of it: find, read, check, resample, write the store to the disk and its report. The others read
-and resample slice by slice and write nothing; their masks must lie on their images' matrices. All files are in the
-page cache. Wanted: 3 x as fast as SimpleITK per slice (the paper's way), 8 x as fast as MONAI; two workers 1.8 x as
-fast as one; 10 and 100 patients within 10 % a slice; below 1 GB in a worker.
+and resample slice by slice and write nothing; a mask must have its image's matrix. All files are in the page
+cache. FOLDER holds cases in LVSC's layout, to measure on one of them too. Wanted: 3 x as fast as SimpleITK per
+slice (the paper's way), 8 x as fast as MONAI; two workers 1.8 x as fast as one; 10 and 100 patients within 10 % a
+slice; a worker below 1 GB.
 """
 
 import itertools
 import json
-import logging
 import os
 import shutil
 import statistics
@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +42,8 @@ class Files(NamedTuple):
     mask: Path | None
 
 
-Peer = Callable[[Files], tuple[np.ndarray, np.ndarray | None]]
-"""A slice's files -> image and mask (Y, X) on the store's grid, or wherever the peer's own centre lies"""
+Arrays = tuple[np.ndarray, np.ndarray | None]
+"""image and mask (Y, X) on the store's grid; MONAI's centre lies up to a pixel elsewhere"""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -56,107 +58,113 @@ def interleaved(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     return {name: [one[name] for one in measured] for name in ways}
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def spread(values: Sequence[float]) -> str:
     """Median, smallest and largest."""
-    middle, low, high = statistics.median(values), min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def slices_of(raw: Path) -> dict[str, list[Files]]:
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def cases_of(raw: Path) -> dict[str, list[Files]]:
     """Case -> its slices, as our own reader finds them."""
     cases = {}
     for case in lvsc.find(inventory.take(raw), Options()).cases:
-        images, masks = case.details["images"], case.details["masks"]
-        cases[case.name] = [
-            Files(case.files[image], case.files[masks[place][0]] if place in masks else None)
-            for place, (image, *_) in images.items()
-        ]
+        masks = {place: case.files[label] for place, (label, *_) in case.details["masks"].items()}
+        images = case.details["images"].items()
+        cases[case.name] = [Files(case.files[label], masks.get(place)) for place, (label, *_) in images]
     return cases
 
 
-def real_case(folder: Path, home: Path) -> Path | None:
-    """A copy of the case to measure on: one whose images all have masks, else the one with most; None without any."""
-    masked = {name: (all(s.mask for s in case), sum(s.mask is not None for s in case), case)
-              for name, case in slices_of(folder).items()}
-    name = max(masked, key=lambda name: masked[name][:2], default=None)
-    if name is None or not masked[name][1]:
-        return None
-    raw = home / "real"
-    raw.mkdir()
-    for path in itertools.chain.from_iterable(masked[name][2]):
+def real_case(folder: Path, copy: Path) -> str:
+    """Copy the case with most masks, preferring one whose images all have theirs; its name."""
+    ranked = {
+        name: (all(s.mask for s in case), sum(bool(s.mask) for s in case)) for name, case in cases_of(folder).items()
+    }
+    name = max(ranked, key=ranked.__getitem__)
+    copy.mkdir()
+    for path in itertools.chain.from_iterable(cases_of(folder)[name]):
         if path is not None:
-            shutil.copy(path, raw)
-    return raw
+            shutil.copy(path, copy)
+    return name
 
 
-def by_simpleitk(files: Files) -> tuple[np.ndarray, np.ndarray | None]:
-    """The paper's way. One resampling onto the wanted grid: what a crop or pad of 192 x 192 would keep, and no more."""
-    image = sitk.ReadImage(str(files.image), sitk.sitkFloat32)[:, :, 0]  # of int16 it would truncate
+def by_simpleitk(files: Files) -> Arrays:
+    """The paper's way. One resampling onto the wanted grid makes what is left after a crop or pad, and no more."""
+    image = sitk.ReadImage(str(files.image), sitk.sitkFloat32)[:, :, 0]  # resampling int16 truncates
     grey_YX = _onto_grid(image, image.GetSpacing(), sitk.sitkLinear)
     if files.mask is None:
         return grey_YX, None
     mask = sitk.ReadImage(str(files.mask))
-    mask = sitk.VectorIndexSelectionCast(mask, 0) if mask.GetNumberOfComponentsPerPixel() > 1 else mask
+    if mask.GetNumberOfComponentsPerPixel() > 1:
+        mask = sitk.VectorIndexSelectionCast(mask, 0)
     return grey_YX, _onto_grid(mask, image.GetSpacing(), sitk.sitkNearestNeighbor) > 0
 
 
-def _onto_grid(image: sitk.Image, spacing_mm: Sequence[float], how: int) -> np.ndarray:
+def _onto_grid(image: sitk.Image, spacing_mm: Sequence[float], interpolator: int) -> np.ndarray:
+    flat, corner_mm = (1, 0, 0, 1), -(SIZE - 1) / 2 * SPACING_MM
     image.SetSpacing(spacing_mm)
-    image.SetDirection((1, 0, 0, 1))
+    image.SetDirection(flat)
     image.SetOrigin([-(n - 1) / 2 * step for n, step in zip(image.GetSize(), spacing_mm, strict=True)])
-    corner_mm = (-(SIZE - 1) / 2 * SPACING_MM,) * 2
-    moved = sitk.Resample(image, (SIZE,) * 2, sitk.Transform(), how, corner_mm, (SPACING_MM,) * 2, (1, 0, 0, 1), 0.0)
-    return sitk.GetArrayFromImage(moved)
+    output = ((SIZE,) * 2, sitk.Transform(), interpolator, (corner_mm,) * 2, (SPACING_MM,) * 2, flat)
+    return sitk.GetArrayFromImage(sitk.Resample(image, *output))
 
 
-def by_monai(reader: str) -> Peer:
-    """MONAI's dictionary transforms. ImportError where it or the reader's library is not installed.
+def by_monai(reader: str) -> Callable[[Files], Arrays]:
+    """MONAI's dictionary transforms. ImportError where it or the reader's library is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on libraries for GPUs that are not installed
+        chain = _monai_chain(reader)
 
-    As a user must write them for one oblique slice a file. PydicomReader gives a plane with a 4 x 4 affine, whose
-    first two rows Spacing takes for the plane's (1.77 x 1.08 mm for pixels of 1.77 mm), so the pixel spacing is
-    set; ITKReader gives a volume of one slice. A PNG has no affine: the mask takes its image's.
-    """
-    import torch
-    from monai import transforms
-    from monai.data import MetaTensor, PILReader
-
-    logging.getLogger("monai").setLevel(logging.ERROR)
-    volume = reader == "ITKReader"
-    if volume:
-        import itk  # noqa: F401
-
-    def placed(slices: dict[str, Any]) -> dict[str, Any]:
-        image = slices["image"]
-        if not volume:
-            row_mm, column_mm = image.meta["00280030"]["Value"]
-            image.affine = torch.diag(torch.tensor([column_mm, row_mm, 1.0, 1.0], dtype=torch.float64))
-        if "mask" in slices:
-            mask = slices["mask"][..., None] if volume else slices["mask"]
-            slices = {**slices, "mask": MetaTensor(mask, affine=image.affine)}
-        return slices
-
-    both, third = {"keys": ("image", "mask"), "allow_missing_keys": True}, (-1,) * volume
-    chain = transforms.Compose(
-        [
-            transforms.LoadImaged("image", reader=reader),
-            transforms.LoadImaged("mask", reader=PILReader(converter=lambda png: png.convert("L")), allow_missing_keys=True),
-            transforms.EnsureChannelFirstd(**both, channel_dim="no_channel"),
-            placed,
-            transforms.Spacingd(**both, pixdim=(SPACING_MM, SPACING_MM, *third), mode=("bilinear", "nearest")),
-            transforms.ResizeWithPadOrCropd(**both, spatial_size=(SIZE, SIZE, *third)),
-        ]
-    )
-
-    def convert_slice(files: Files) -> tuple[np.ndarray, np.ndarray | None]:
-        made = chain({"image": files.image} | ({"mask": files.mask} if files.mask else {}))
-        grey_YX, *mask_YX = (made[name].numpy().reshape(SIZE, SIZE).T for name in ("image", "mask") if name in made)
-        return grey_YX, mask_YX[0] > 0 if mask_YX else None
+    def convert_slice(files: Files) -> Arrays:
+        made = chain({"image": files.image} if files.mask is None else files._asdict())
+        image_YX, *masks = (made[name].numpy().reshape(SIZE, SIZE).T for name in ("image", "mask") if name in made)
+        return image_YX, masks[0] > 0 if masks else None
 
     return convert_slice
 
 
-def by_reading(files: Files) -> None:
-    """The floor."""
+def _monai_chain(reader: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """As a user must write it for one oblique slice a file.
+
+    ITKReader gives a volume of one slice. PydicomReader gives a plane with the volume's affine, of which Spacing
+    takes the first rows (1.77 x 1.08 mm for pixels of 1.77 mm), so the affine is set from PixelSpacing. A PNG has
+    no affine and takes its image's.
+    """
+    import torch
+    from monai import data, transforms
+
+    if reader == "ITKReader":
+        import itk  # noqa: F401
+    third = [-1] if reader == "ITKReader" else []
+
+    def placed(made: dict[str, Any]) -> dict[str, Any]:
+        image = made["image"]
+        if not third:
+            row_mm, column_mm = image.meta["00280030"]["Value"]
+            image.affine = torch.diag(torch.tensor([column_mm, row_mm, 1.0, 1.0], dtype=torch.float64))
+        if "mask" in made:
+            made["mask"] = made["mask"].reshape(image.shape)
+            made["mask"].affine = image.affine
+        return made
+
+    one_channel = data.PILReader(converter=lambda png: png.convert("L"))
+    both = {"keys": ("image", "mask"), "allow_missing_keys": True}
+    return transforms.Compose(
+        [
+            transforms.LoadImaged("image", reader=reader),
+            transforms.LoadImaged("mask", reader=one_channel, allow_missing_keys=True),
+            transforms.EnsureChannelFirstd(**both, channel_dim="no_channel"),
+            placed,
+            transforms.Spacingd(**both, pixdim=[SPACING_MM] * 2 + third, mode=("bilinear", "nearest")),
+            transforms.ResizeWithPadOrCropd(**both, spatial_size=[SIZE] * 2 + third),
+        ]
+    )
+
+
+def read_bytes(files: Files) -> None:
     for path in files:
         if path is not None:
             path.read_bytes()
@@ -164,6 +172,120 @@ def by_reading(files: Files) -> None:
 
 def against_peers(name: str, raw: Path, rounds: int) -> str:
     """The rows: ms a slice, ours and each peer's, and how many times ours that is."""
-    slices = [one for case in slices_of(raw).values() for one in case]
-    rows, ways, wanted = [], {}, {"SimpleITK per slice": "; wanted 3", "MONAI": "; wanted 8"}
-    ...
+    slices = [files for case in cases_of(raw).values() for files in case]
+    peers: dict[str, Callable[[Files], object]] = {"SimpleITK per slice": by_simpleitk, "reading the bytes": read_bytes}
+    rows = []
+    for reader in ("PydicomReader", "ITKReader"):
+        try:
+            peers[f"MONAI, {reader}"] = by_monai(reader)
+        except ImportError as error:
+            rows.append(f"  MONAI, {reader}: not measured, {error.name} is not installed")
+
+    def each(peer: Callable[[Files], object]) -> None:
+        for files in slices:
+            peer(files)
+
+    with tempfile.TemporaryDirectory() as home:
+        stores = (Path(home) / f"{n}.zarr" for n in itertools.count())
+        ways = {"ours": lambda: seconds(lambda: convert.convert(raw, next(stores)))}
+        ways |= {peer: partial(seconds, partial(each, work)) for peer, work in peers.items()}
+        ms = {way: [1000 * s / len(slices) for s in measured] for way, measured in interleaved(ways, rounds).items()}
+    count = f"{len(slices)} slices, {sum(files.mask is not None for files in slices)} masks"
+    head = f"conversion, {name}, {count}: ours {spread(ms['ours'])} ms a slice, {rounds} rounds"
+    wanted = {"SimpleITK per slice": "; wanted 3", "reading the bytes": ""}
+    for peer in peers:
+        times = spread(ratios(ms[peer], ms["ours"]))
+        rows.append(f"  {peer}: {spread(ms[peer])} ms, {times} times ours{wanted.get(peer, '; wanted 8')}")
+    return "\n".join([head, *rows])
+
+
+def link_copies(raw: Path, folder: Path, patients: int) -> int:
+    """That many cases in `folder`, linked to those of `raw` in turn under codes of their own; how many slices."""
+    cases, slices = list(cases_of(raw).values()), 0
+    for number in range(patients):
+        code = f"DET8{number:06d}"
+        (folder / code).mkdir(parents=True)
+        for path in itertools.chain.from_iterable(cases[number % len(cases)]):
+            if path is not None:
+                _, _, place = path.name.partition("_")
+                os.link(path, folder / code / f"{code}_{place}")
+        slices += len(cases[number % len(cases)])
+    return slices
+
+
+def converted(raw: Path, workers: int = 1) -> float:
+    """Seconds of a conversion into a store that is thrown away."""
+    with tempfile.TemporaryDirectory() as home:
+        return seconds(lambda: convert.convert(raw, Path(home) / "store.zarr", workers=workers))
+
+
+def two_workers(few: int, many: int, slices: int, phases: int, rounds: int) -> str:
+    """The row: slices/s of one and of two, from what `many` patients take longer than `few`: no start is in it."""
+    with tempfile.TemporaryDirectory() as home:
+        raw, small, large = (Path(home) / name for name in ("raw", "few", "many"))
+        phantom.make(raw, min(few, 5), slices, phases, seed=0)
+        more = link_copies(raw, large, many) - link_copies(raw, small, few)
+        ways = {str(n): (lambda n=n: (converted(large, n) - converted(small, n)) / more) for n in (1, 2)}
+        measured = interleaved(ways, rounds)
+    rates = {way: statistics.median(1 / s for s in taken) for way, taken in measured.items()}
+    return (
+        f"conversion, two workers, {more} slices beyond their start: {rates['2']:.0f} slices/s, one {rates['1']:.0f}, "
+        f"ratio {spread(ratios(measured['1'], measured['2']))}, {rounds} rounds; wanted 1.8"
+    )
+
+
+def linearity(few: int, many: int, slices: int, phases: int, rounds: int) -> str:
+    """The rows: ms a slice of many patients over that of few, and the peak memory of a process of its own."""
+    with tempfile.TemporaryDirectory() as home:
+        raw, long = Path(home) / "raw", Path(home) / "long"
+        phantom.make(raw, min(few, 5), slices, phases, seed=0)
+        phantom.make(long, 1, 4 * slices, 4 * phases, seed=0)
+        count = {n: link_copies(raw, Path(home) / str(n), n) for n in (few, many)}
+        peaks: dict[str, list[float]] = {}
+
+        def ms_a_slice(n: int) -> float:
+            took_s, peak_MB = _alone(raw, Path(home) / str(n))
+            peaks.setdefault(str(n), []).append(peak_MB)
+            return 1000 * took_s / count[n]
+
+        ms = interleaved({str(n): partial(ms_a_slice, n) for n in (few, many)}, rounds)
+        _, peak_long_MB = _alone(raw, long)
+    growth = spread(ratios(ms[str(many)], ms[str(few)]))
+    return (
+        f"conversion, {many} patients against {few}, {slices * phases} slices each: {spread(ms[str(many)])} and "
+        f"{spread(ms[str(few)])} ms a slice, ratio {growth}, {rounds} rounds; wanted within 10 %\n"
+        f"  peak memory of a process: {max(peaks[str(many)]):.0f} and {max(peaks[str(few)]):.0f} MB, "
+        f"one patient of {16 * slices * phases} slices {peak_long_MB:.0f} MB; wanted below 1000"
+    )
+
+
+def _alone(warm: Path, raw: Path) -> tuple[float, float]:
+    """Seconds of a conversion in a process of its own that is warm, and the process's peak memory, MB."""
+    command = [sys.executable, "-m", "tests.benchmarks.conversion", str(warm), str(raw)]
+    ended = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    took_s, peak_MB = json.loads(ended.stdout)
+    return took_s, peak_MB
+
+
+def peak_memory_MB() -> float:
+    """Of this process. Not ru_maxrss: that begins with the size of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def rows(rounds: int = 5) -> Iterator[str]:
+    """All of it."""
+    with tempfile.TemporaryDirectory() as home:
+        raw = Path(home) / "raw"
+        phantom.make(raw, patients=2, slices=8, phases=8, seed=0)
+        yield against_peers("phantom", raw, rounds)
+        if folder := os.environ.get("BRANCHPOINT_REAL_DATA"):
+            name = real_case(Path(folder), Path(home) / "real")
+            yield against_peers(name, Path(home) / "real", rounds)
+    yield two_workers(few=5, many=105, slices=10, phases=10, rounds=rounds)
+    yield linearity(few=10, many=100, slices=6, phases=5, rounds=rounds)
+
+
+if __name__ == "__main__":
+    converted(Path(sys.argv[1]))
+    print(json.dumps([converted(Path(sys.argv[2])), peak_memory_MB()]))
