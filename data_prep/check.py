@@ -79,21 +79,16 @@ def check(path: Path) -> Report:
     """Look at every patient, damaged or not. FileNotFoundError or ValueError where the store itself is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zarr's own word on a folder it does not know: we say it better
-        refusal = None
-        try:
-            root = store.open(path)
-        except ValueError as error:
-            refusal = error
-            root = _root(path, error)
+        root = _root(path) or store.open(path)
         folders = sorted(entry for entry in path.iterdir() if entry.is_dir())
         findings = tuple(_look(folder, root) for folder in folders)
-    if refusal and not any(finding.faults for finding in findings):
-        raise refusal
+        if not any(finding.faults for finding in findings):
+            store.open(path)  # its last word; of several damaged patients it would leave zarr's tracebacks behind
     return Report(root, findings)
 
 
-def _root(path: Path, refusal: ValueError) -> store.Store:
-    """What a store that was refused says of itself, its patients left out; the refusal where that is the reason."""
+def _root(path: Path) -> store.Store | None:
+    """What a store says of itself, its patients left out; None where store.open will say why it is none."""
     try:
         said: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
         high, wide = (int(n) for n in said["size"])
@@ -101,10 +96,9 @@ def _root(path: Path, refusal: ValueError) -> store.Store:
         classes = tuple(str(name) for name in said["classes"])
         found = store.Store(path, str(said["source"]), (row_mm, column_mm), (high, wide), classes, ())
     except Exception:  # whatever zarr and JSON make of a damaged file
-        raise refusal from None
-    if (said.get("format"), said.get("version")) != (store.FORMAT, store.VERSION) or min(found.spacing_mm) <= 0:
-        raise refusal
-    return found
+        return None
+    ours = (said.get("format"), said.get("version")) == (store.FORMAT, store.VERSION)
+    return found if ours and min(found.spacing_mm) > 0 else None
 
 
 def _look(folder: Path, root: store.Store) -> Finding:

@@ -23,7 +23,8 @@ from PIL import Image, ImageDraw, ImageFont
 from data_prep import files, store
 
 TILE = 192
-"""Rows or columns of a slice's picture at least, pixels; smaller slices are enlarged by a whole number."""
+"""A slice's picture has this many pixels at least along its longer side, and less than twice as many: small slices
+are enlarged, of large ones every other pixel (or third, ...) is shown."""
 CONTOURS = np.array([(255, 208, 0), (0, 208, 255), (255, 96, 208)], np.uint8)
 """A colour per class after the background, in turn: none of them is grey."""
 PAPER, INK, FAINT = (28, 28, 28), (240, 240, 240), (150, 150, 150)
@@ -83,14 +84,18 @@ def _check_out(opened: store.Store, out: Path, page: Path) -> None:
 
 def look(patient: store.Patient) -> View:
     """A patient at ED and ES, at the one that is known, or else at the first phase that has a label."""
-    image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
+    advice = f"python -m data_prep.check {patient.folder.parent} says more"
+    try:
+        image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # what zarr makes of damaged files
+        raise ValueError(f"{patient.key} cannot be read; {advice}") from error
     named = {"ED": patient.ed_phase, "ES": patient.es_phase}
     shown = [(f"{name} ", t) for name, t in named.items() if t is not None]
     shown = shown or [("", int(labelled_TZ.any(axis=1).argmax()))]
     phases = [t for _, t in shown]
     shapes = (mask_TZYX.shape, labelled_TZ.shape) == (image_TZYX.shape, image_TZYX.shape[:2])
     if not shapes or not all(isinstance(t, int) and t in range(len(image_TZYX)) for t in phases):
-        raise ValueError(f"{patient.key} is damaged; python -m data_prep.check {patient.folder.parent} says where")
+        raise ValueError(f"{patient.key}: arrays, ED and ES do not fit together; {advice}")
     return View(
         key=patient.key,
         image_PZYX=image_TZYX[phases],
@@ -116,17 +121,18 @@ def border(label_YX: np.ndarray) -> np.ndarray:
 
 
 def draw(grey_YX: np.ndarray, label_YX: np.ndarray) -> np.ndarray:
-    """A slice in grey with its mask's contours in colour, enlarged: picture_YXC."""
-    grey_YX, label_YX = _enlarge(grey_YX), _enlarge(label_YX)
+    """A slice in grey with its mask's contours in colour, to scale: picture_YXC."""
+    grey_YX, label_YX = _scale(grey_YX), _scale(label_YX)
     picture_YXC = np.repeat(grey_YX[..., None], 3, axis=2)
     edge_YX = border(label_YX)
     picture_YXC[edge_YX] = CONTOURS[(label_YX[edge_YX] - 1) % len(CONTOURS)]
     return picture_YXC
 
 
-def _enlarge(image_YX: np.ndarray) -> np.ndarray:
-    factor = math.ceil(TILE / max(image_YX.shape))
-    return image_YX.repeat(factor, axis=0).repeat(factor, axis=1)
+def _scale(image_YX: np.ndarray) -> np.ndarray:
+    longer = max(image_YX.shape)
+    factor, step = math.ceil(TILE / longer), max(1, longer // TILE)
+    return image_YX[::step, ::step].repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _grey(image_PZYX: np.ndarray) -> np.ndarray:
@@ -215,7 +221,7 @@ def _block(view: View) -> Image.Image:
 
 
 def _overview(opened: store.Store, blocks: Sequence[Image.Image]) -> Image.Image:
-    title = f"{opened.path.name}: {len(blocks)} patients, source {opened.source}"
+    title = f"{opened.path.resolve().name}: {len(blocks)} patients, source {opened.source}"
     return _page(title, opened.classes, _flow(blocks))
 
 

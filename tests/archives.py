@@ -111,20 +111,25 @@ def circle(radius_px: float, centre_px: tuple[float, float], points: int = 60) -
 def sunnybrook(root: Path, lvsc_case: Path, code: str = "SC-HF-I-1", padded: str = "SC-HF-I-01") -> Path:
     """A case of the phantom in Sunnybrook's layout: numbers run through the phases of one slice after another.
 
-    Contours: both at phase 0, inner ones alone at phase 1. Radii in pixels: 20 and 12, at phase 1 inner 9.
+    Contours: both at phase 0, inner ones alone at phase 1. Radii in pixels: 20 and 12, at phase 1 inner 9, at the
+    base; a tenth less a slice towards the apex.
     """
     images = root / "challenge_training" / code
     drawn = root / "challenge_training" / "TrainingDataContours" / padded / "contours-manual" / "IRCCI-expert"
     images.mkdir(parents=True)
     drawn.mkdir(parents=True)
-    for path in sorted(lvsc_case.glob("*.dcm")):
-        dataset = pydicom.dcmread(path)
+    sources = {path: pydicom.dcmread(path) for path in sorted(lvsc_case.glob("*.dcm"))}
+    apical = {
+        p: round(float(np.array([1, -1, -1]) @ np.array(d.ImagePositionPatient, float))) for p, d in sources.items()
+    }
+    for path, dataset in sources.items():
+        scale = 1 - 0.1 * sorted({*apical.values()}).index(apical[path])
         number = int(dataset.InstanceNumber)
         shutil.copy(path, images / f"IM-0004-{number:04d}.dcm")
         middle = ((dataset.Columns - 1) / 2, (dataset.Rows - 1) / 2)
         if path.stem.endswith("_ph0"):
-            (drawn / f"IM-0001-{number:04d}-ocontour-manual.txt").write_text(circle(20, middle))
-            (drawn / f"IM-0001-{number:04d}-icontour-manual.txt").write_text(circle(12, middle))
+            (drawn / f"IM-0001-{number:04d}-ocontour-manual.txt").write_text(circle(20 * scale, middle))
+            (drawn / f"IM-0001-{number:04d}-icontour-manual.txt").write_text(circle(12 * scale, middle))
         elif path.stem.endswith("_ph1"):
-            (drawn / f"IM-0001-{number:04d}-icontour-manual.txt").write_text(circle(9, middle))
+            (drawn / f"IM-0001-{number:04d}-icontour-manual.txt").write_text(circle(9 * scale, middle))
     return root

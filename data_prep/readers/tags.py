@@ -43,7 +43,13 @@ _SHORT = {
     *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS"),
     *(b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
 }
-_VRS = {**dict.fromkeys(_FLOATS, b"DS"), **dict.fromkeys(_NUMBERS, b"IS"), **dict.fromkeys(_SHORTS, b"US")}
+_VRS = {
+    0x00080070: b"LO",
+    0x0020000E: b"UI",
+    **dict.fromkeys(_FLOATS, b"DS"),
+    **dict.fromkeys(_NUMBERS, b"IS"),
+    **dict.fromkeys(_SHORTS, b"US"),
+}
 _HEADER = struct.Struct("<HH2sH")
 _LENGTH = struct.Struct("<I")
 _UNDEFINED = 0xFFFFFFFF
@@ -102,9 +108,11 @@ def _value(tag: int, vr: bytes, content: bytes, begin: int, end: int) -> Any:
         if end - begin != 2:
             raise ValueError("several values")
         return int.from_bytes(content[begin:end], "little")
-    text = content[begin:end].decode("ascii").strip("\0 ")
+    text = content[begin:end].decode("ascii").rstrip("\0 ")
     if tag in _TEXTS:
-        return text
+        if "\\" in text or not text.isprintable():
+            raise ValueError("several values, or no text")
+        return text.strip("\0 ")
     return int(text) if tag in _NUMBERS else tuple(float(value) for value in text.split("\\"))
 
 
