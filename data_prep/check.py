@@ -54,9 +54,8 @@ class Report:
 
     def damaged(self) -> list[str]:
         """A line per fault: the patient, what is wrong, and what to do."""
-        # Merely converting again would keep the patient: their raw files have not changed.
         return [
-            f"{finding.key}: {fault}; remove {self.root.path / finding.key} and convert the raw data again"
+            f"{finding.key}: {fault}; convert the raw data again"
             for finding in self.findings
             for fault in finding.faults
         ]

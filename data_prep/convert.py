@@ -68,7 +68,7 @@ def convert(
         summary = all_of(gathered.folder, done)
         for outcome in summary.set_aside:
             gathered.drop(outcome.key)
-        gathered.publish()
+        gathered.publish(changed=any(outcome.result == "converted" for outcome in summary.outcomes))
     report.write(path, listed, found, cases, summary)
     return summary
 

@@ -57,8 +57,9 @@ def slice_spacing_mm(height_mm: np.ndarray) -> float:
 def base_to_apex(levels: Sequence[Level], filled_mm2: np.ndarray) -> tuple[list[int], str]:
     """Order of the levels from base to apex and the rule used.
 
-    filled_mm2: per level the mean area inside the outer contour (0 where no mask was given).
+    filled_mm2: per level the mean area inside the outer contour (0 where no mask tells it).
     """
+    points_first = float(np.dot(slice_normal(levels[0].frames[0].orientation), APEX_DIRECTION_LPS)) < 0
     height_mm = heights_mm(levels)
     order = list(np.argsort(height_mm, kind="stable"))
     ends = filled_mm2[order][filled_mm2[order] > 0]
@@ -66,8 +67,9 @@ def base_to_apex(levels: Sequence[Level], filled_mm2: np.ndarray) -> tuple[list[
     if len(ends) >= 2 and ends[:third].mean() != ends[-third:].mean():
         apex_first = ends[:third].mean() < ends[-third:].mean()
         rule = "masks: the apex is the end with the smaller filled area"
+        rule += "" if apex_first == points_first else "; the orientation says the other end"
     else:
-        apex_first = float(np.dot(slice_normal(levels[0].frames[0].orientation), APEX_DIRECTION_LPS)) < 0
+        apex_first = points_first
         rule = "no masks: the apex is the end towards left, anterior and inferior"
     return (order[::-1] if apex_first else order), rule
 

@@ -40,11 +40,10 @@ def arrays(study: Study, grid: Grid) -> Arrays:
 
     Notes open rings in `study.notes`. StudyError where the images are no numbers.
     """
-    filled_TZ, cavity_TZ, known_TZ = _areas(study)
+    areas = _areas(study)
     labelled_TZ = np.array([[frame.mask_YX is not None for frame in level.frames] for level in study.levels]).T
-    filled_mm2 = filled_TZ.sum(axis=0) / np.maximum(labelled_TZ.sum(axis=0), 1)
-    order, z_rule = geometry.base_to_apex(study.levels, filled_mm2)
-    ed, es, phase_rule = study.ed_es or phases.ed_es(cavity_TZ, known_TZ)
+    order, z_rule = geometry.base_to_apex(study.levels, areas.filled_mm2_Z())
+    ed, es, phase_rule = study.ed_es or phases.ed_es(areas.cavity_TZ, areas.known_TZ & areas.sound_Z())
     levels = [study.levels[n] for n in order]
     image_TZYX = np.zeros((len(study.phases), len(levels), *grid.size), np.int16)
     mask_TZYX = np.zeros(image_TZYX.shape, np.uint8)
@@ -97,21 +96,47 @@ def _cut_off(frame: Frame, grid: Grid) -> bool:
     return False
 
 
-def _areas(study: Study) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per (T, Z): area inside the outer contour and of the cavity, mm2, and whether the cavity is known."""
-    shape = (len(study.phases), len(study.levels))
-    filled_TZ, cavity_TZ, known_TZ = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+class _Areas:
+    """What the masks tell of every slice, mm2 (T, Z)."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.filled_TZ = np.zeros(shape)
+        """inside the outer contour"""
+        self.closed_TZ = np.zeros(shape, bool)
+        """a closed ring around a cavity"""
+        self.cavity_TZ = np.zeros(shape)
+        self.known_TZ = np.zeros(shape, bool)
+        """the cavity is known"""
+
+    def sound_Z(self) -> np.ndarray:
+        """Levels where most rings that were drawn are closed; all levels, where not even two are like that.
+
+        What is drawn beyond the ventricle's end is often a fragment, and says nothing of the heart's size.
+        """
+        drawn_TZ = self.filled_TZ > 0
+        sound_Z = drawn_TZ.any(axis=0) & (2 * self.closed_TZ.sum(axis=0) >= drawn_TZ.sum(axis=0))
+        return np.asarray(sound_Z if sound_Z.sum() >= 2 else np.ones_like(sound_Z))
+
+    def filled_mm2_Z(self) -> np.ndarray:
+        """Mean area inside the outer contour of each sound level, 0 where it is not known."""
+        used_TZ = (self.filled_TZ > 0) & self.sound_Z()
+        return np.asarray((self.filled_TZ * used_TZ).sum(axis=0) / np.maximum(used_TZ.sum(axis=0), 1))
+
+
+def _areas(study: Study) -> _Areas:
+    areas = _Areas((len(study.phases), len(study.levels)))
     for z, level in enumerate(study.levels):
         for t, frame in enumerate(level.frames):
             if frame.mask_YX is not None:
-                filled_TZ[t, z], cavity_TZ[t, z] = _frame_areas(study, frame)
-                known_TZ[t, z] = True
+                areas.filled_TZ[t, z], areas.cavity_TZ[t, z], areas.closed_TZ[t, z] = _frame_areas(study, frame)
+                areas.known_TZ[t, z] = True
             elif frame.cavity_mm2 is not None:
-                cavity_TZ[t, z], known_TZ[t, z] = frame.cavity_mm2, True
-    return filled_TZ, cavity_TZ, known_TZ
+                areas.cavity_TZ[t, z], areas.known_TZ[t, z] = frame.cavity_mm2, True
+    return areas
 
 
-def _frame_areas(study: Study, frame: Frame) -> tuple[float, float]:
+def _frame_areas(study: Study, frame: Frame) -> tuple[float, float, bool]:
+    """Inside the outer contour, of the cavity, and whether the ring is closed."""
     assert frame.mask_YX is not None
     pixel_mm2 = frame.mask_spacing_mm[0] * frame.mask_spacing_mm[1]
     mask_YX = frame.mask_YX
@@ -121,4 +146,5 @@ def _frame_areas(study: Study, frame: Frame) -> tuple[float, float]:
     if ring.open and not cavity:
         noted = frame.mask_file or frame.file
         study.notes.mended.setdefault(noted, "an open ring: its convex hull counts for the cavity's volume")
-    return ring.filled * pixel_mm2, (cavity or ring.filled - ring.pixels) * pixel_mm2
+    closed = bool(cavity) or (ring.filled > ring.pixels and not ring.open)
+    return ring.filled * pixel_mm2, (cavity or ring.filled - ring.pixels) * pixel_mm2, closed

@@ -70,8 +70,8 @@ def run(job: Job) -> Outcome:
     """Convert a study unless its files are those it was made from before. WriteError where it cannot be written."""
     try:
         made_from = _digest(job)
-        if job.done == made_from and job.folder is not None:
-            return _unchanged(job, job.folder)
+        if job.done == made_from and job.folder is not None and (same := _unchanged(job, job.folder)):
+            return same
         study = readers.read(job.case)
         if study.source != job.source:
             raise StudyError(f"comes from {study.source!r}, the store holds {job.source!r}")
@@ -124,9 +124,15 @@ def _digest(job: Job) -> str:
     return total.hexdigest()
 
 
-def _unchanged(job: Job, folder: Path) -> Outcome:
+def _unchanged(job: Job, folder: Path) -> Outcome | None:
+    """The outcome for a patient who was made from the same files; None where what was made is damaged since."""
     patient = store.patient(folder / job.key)
-    labelled_TZ = patient.array("labelled_TZ")
+    try:
+        image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
+    except (ValueError, KeyError):
+        return None
+    if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != patient.attributes["digest"]:
+        return None
     return Outcome(
         key=job.key,
         result="unchanged",

@@ -39,11 +39,11 @@ class Making:
             (self.folder / key).rename(gone)
             shutil.rmtree(gone)
 
-    def publish(self) -> None:
-        """Put it in the store's place, unless the store says the same already or nobody is in it."""
+    def publish(self, *, changed: bool) -> None:
+        """Put it in the store's place, unless nothing is `changed` and the store says the same, or nobody is in it."""
         old = self.path.with_name(f".{self.path.name}.old")
         now = {key: attributes["digest"] for key, attributes in self.patients().items()}
-        if not now or now == self.before:
+        if not now or (now == self.before and not changed):
             shutil.rmtree(self.folder)
             return
         if self.path.exists():
@@ -84,6 +84,8 @@ def _existing(path: Path, root: Mapping[str, Any], wanted: Collection[str]) -> d
     try:
         found = store.open(path)
     except (ValueError, OSError) as error:
+        if _attributes(path / "zarr.json").get("format") == store.FORMAT:
+            raise FileExistsError(f"{error}; remove it first, or name another") from error
         raise FileExistsError(f"store {path}: exists already and is something else; name another") from error
     there = store.root_attributes(found.source, found.spacing_mm, found.size, found.classes)
     for name, value in root.items():

@@ -107,9 +107,10 @@ def look(patient: store.Patient) -> View:
 
 
 def middle(view: View) -> int:
-    """The level with the largest mask at the first phase shown; halfway along the heart where there is none."""
-    area_Z = (view.mask_PZYX[0] > 0).sum(axis=(1, 2))
-    return int(area_Z.argmax()) if area_Z.any() else len(area_Z) // 2
+    """Halfway along the levels that have a mask at the first phase shown, or along all where none has."""
+    drawn_Z = view.mask_PZYX[0].any(axis=(1, 2))
+    levels = np.flatnonzero(drawn_Z) if drawn_Z.any() else np.arange(len(drawn_Z))
+    return int(levels[len(levels) // 2])
 
 
 def border(label_YX: np.ndarray) -> np.ndarray:

@@ -168,6 +168,7 @@ def open(path: str | os.PathLike[str]) -> Store:
             f"store {path}: version is {attributes.get('version')!r}, this program reads {VERSION}; "
             "convert the raw data again with this program, or use the program that wrote it"
         )
+    folders = [folder for folder in path.iterdir() if folder.is_dir()]
     try:
         store = Store(
             path=path,
@@ -175,11 +176,11 @@ def open(path: str | os.PathLike[str]) -> Store:
             classes=_tuple(attributes["classes"], str),
             spacing_mm=_pair(attributes["spacing_mm"], float),
             size=_pair(attributes["size"], int),
-            patients=tuple(Patient(key, patient, path / key) for key, patient in sorted(group.groups())),
+            patients=tuple(patient(folder) for folder in sorted(folders) if (folder / "zarr.json").exists()),
         )
         if min(store.spacing_mm) <= 0:
             raise ValueError("spacing_mm is not positive")
-        lost = {folder.name for folder in path.iterdir() if folder.is_dir()} - {p.key for p in store.patients}
+        lost = {folder.name for folder in folders} - {p.key for p in store.patients}
         incomplete = [p.key for p in store.patients if not {*ARRAYS} <= {*p.group.array_keys()}] + sorted(lost)
         unsealed = [p.key for p in store.patients if "digest" not in p.attributes]
     except (KeyError, TypeError, ValueError) as error:

@@ -1,11 +1,80 @@
 """The benchmarks run and find what they measure; no threshold of time stands in a test."""
 
 import re
+import sys
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
-from tests.benchmarks import epoch
+from tests.benchmarks import conversion, epoch, loading
 
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:
     row = epoch.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
     assert re.search(r"ours [\d.]+ slices/s, bare loop [\d.]+, ratio [\d.]+", row)
+
+
+def test_a_peer_that_is_not_installed_says_so(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "monai", None)
+    head, *rows = conversion.against_peers("phantom", raw, rounds=1).splitlines()
+    assert re.search(r"30 slices, 30 masks: ours [\d.]+ \([\d.]+ to [\d.]+\) ms a slice", head)
+    assert "  MONAI, PydicomReader: not measured, monai is not installed" in rows
+    assert any(re.search(r"SimpleITK per slice: [\d. (to)]+ ms, [\d. (to)]+ times ours; wanted 3", row) for row in rows)
+
+
+def test_simpleitk_makes_what_the_store_holds(tmp_path: Path) -> None:
+    raw, path = tmp_path / "raw", tmp_path / "store.zarr"
+    phantom.make(raw, patients=1, slices=1, phases=2, seed=0)
+    convert.convert(raw, path)
+    patient = store.open(path).patients[0]
+    made = [conversion.by_simpleitk(files) for files in conversion.cases_of(raw)[patient.key]]
+    assert abs(np.array([image for image, _ in made]) - patient.array("image_TZYX")[:, 0]).max() < 0.501
+    assert np.array_equal([mask for _, mask in made], patient.array("mask_TZYX")[:, 0] > 0)
+
+
+def test_two_workers_are_measured_against_one() -> None:
+    assert re.search(r"4 slices beyond .* ratio -?[\d.]+", conversion.two_workers(2, 4, slices=1, phases=2, rounds=1))
+
+
+def test_the_conversion_is_measured_as_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "alone", lambda warm, raw: (conversion.converted(raw), conversion.peak_memory_MB()))
+    rows = conversion.linearity(1, 2, slices=1, phases=2, rounds=1)
+    assert re.search(r"2 patients against 1, 2 slices each: .* ratio [\d.]+", rows)
+    assert re.search(r"peak memory of a process: \d+ and \d+ MB, one patient of 32 slices \d+ MB", rows)
+
+
+def test_a_process_of_its_own_tells_its_time_and_its_memory(raw: Path) -> None:
+    took_s, peak_MB = conversion.alone(raw, raw)
+    assert 0 < took_s < 60 < peak_MB
+
+
+def test_real_data_are_measured_on_the_case_with_masks(raw: Path, tmp_path: Path) -> None:
+    name = conversion.real_case(raw, tmp_path / "copy")
+    assert [*conversion.cases_of(tmp_path / "copy")] == [name]
+
+
+def test_the_loading_benchmark_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "alone", lambda way, home: conversion.seconds(lambda: loading.WAYS[way](home)))
+    rows = [*loading.rows(patients=2, slices=2, phases=1, rounds=1)]
+    assert [row.partition(":")[0].strip() for row in rows] == [
+        "loading 0 MB, one process",
+        "np.load of a file per array",
+        "np.load of one file",
+        "loading 0 MB, a process each",
+        "np.load of a file per array",
+        "np.load of one file",
+        "opening the store",
+        "single slices through zarr alone",
+        "slices of a training, digests checked",
+    ]
+
+
+def test_every_way_of_loading_gives_the_same_bytes(tmp_path: Path) -> None:
+    size = loading.make(tmp_path, patients=2, slices=2, phases=1)
+    made = [b"".join(array.tobytes() for array in way(tmp_path)) for way in loading.WAYS.values()]
+    assert {len(one) for one in made} == {size}
+    assert made[0] == made[2]
+    assert loading.alone("ours", tmp_path) > 0

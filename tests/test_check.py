@@ -102,7 +102,7 @@ def test_a_flipped_bit_a_lost_and_a_short_shard(name: str, tmp_path: Path, fault
     shard(path, name).unlink()
     (fault,) = faults(path)
     assert fault.startswith(f"{FIRST}: {name} cannot be read (")
-    assert fault.endswith(f"; remove {path / FIRST} and convert the raw data again")
+    assert fault.endswith("; convert the raw data again")
 
 
 def test_zeros_that_zarr_would_make_up_are_found_by_the_digest(
@@ -123,7 +123,6 @@ def test_what_the_advice_says_mends_the_store(
 ) -> None:
     shard(copy, "mask_TZYX").write_bytes(b"")
     faults(copy)
-    shutil.rmtree(copy / FIRST)
     convert.convert(raw, copy, spacing_mm=6.25, size=48)
     assert check.main([str(copy)]) == 0
     assert store.open(copy).digest == store.open(store_path).digest

@@ -195,6 +195,20 @@ def test_a_store_of_other_patients_or_another_grid_is_not_touched(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("damage", ["flip", "lose", "cut"])
+def test_a_patient_who_was_damaged_since_is_converted_again(raw: Path, tmp_path: Path, damage: str) -> None:
+    run(raw, tmp_path / "s.zarr")
+    whole = bytes_of(tmp_path / "s.zarr")
+    shard = tmp_path / "s.zarr" / "DET9000002" / "mask_TZYX" / "c" / "0" / "0" / "0" / "0"
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content if damage == "flip" else content[:-9])
+    if damage == "lose":
+        shard.unlink()
+    assert run(raw, tmp_path / "s.zarr") == 0
+    assert bytes_of(tmp_path / "s.zarr") == whole
+
+
 # Stopped
 
 

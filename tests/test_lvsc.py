@@ -280,6 +280,29 @@ def test_open_and_split_rings_count_as_their_hulls(one: Path) -> None:
     assert mended(one.parent)["DET9000001_SA2_ph0.png"].startswith("an open ring: its convex hull counts")
 
 
+def test_fragments_beyond_the_base_do_not_make_it_the_apex(tmp_path: Path) -> None:
+    """As on a real pig: what is drawn on the atria is open and small, and the apex has small closed rings."""
+    phantom.make(tmp_path / "raw", 1, slices=6, phases=2, seed=0)
+    before = converted(tmp_path / "raw").array("image_TZYX")
+    spots = {}
+    for path in sorted((tmp_path / "raw").rglob("*.png")):
+        spots.setdefault(path.name.split("_ph")[0], []).append(path)
+    basal = sorted(spots, key=lambda name: mask_of(spots[name][0]).sum())[-2:]
+    for path in [path for name in basal for path in spots[name]]:
+        fragment = mask_of(path)
+        rows = np.flatnonzero(fragment.any(axis=1))
+        fragment[rows[0] + 6 :] = 0
+        write_mask(path, fragment)
+    patient = converted(tmp_path / "raw")
+    assert (patient.array("image_TZYX") == before).all()
+    assert patient.attributes["z_rule"] == "masks: the apex is the end with the smaller filled area"
+
+
+def test_an_orientation_that_contradicts_the_masks_is_said(one: Path) -> None:
+    edit(one, lambda dataset, _: setattr(dataset, "ImagePositionPatient", [-v for v in dataset.ImagePositionPatient]))
+    assert converted(one.parent).attributes["z_rule"].endswith("; the orientation says the other end")
+
+
 def test_a_mask_whose_image_is_not_there_is_left_out_and_said(one: Path) -> None:
     shutil.copy(one / "DET9000001_SA1_ph0.png", one / "DET9000001_SA1_ph7.png")
     assert mended(one.parent)["DET9000001_SA1_ph7.png"] == "left out: a mask whose image is not there"
