@@ -10,7 +10,7 @@ from data_prep import convert, phantom
 from data_prep.files import locked, make_private
 
 WAIT_S = 600.0
-VERSION = 1
+VERSION = 2
 """To be raised when the phantom or the conversion of it changes, so that an older store is not taken for ours."""
 
 
