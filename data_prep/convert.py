@@ -11,6 +11,7 @@ study that would be set aside, 130 interrupted.
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,11 @@ def convert(
 def _keyed(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, Case]:
     """Key -> case: the person's, and a number behind it where they have several studies."""
     keyed: dict[str, Case] = {}
+    seen: Counter[str] = Counter()
     for case in cases:
         person = names[case.person]
-        count = sum(other.person == case.person for other in keyed.values())
-        keyed[f"{person}-{count + 1}" if count else person] = case
+        seen[person] += 1
+        keyed[person if seen[person] == 1 else f"{person}-{seen[person]}"] = case
     return keyed
 
 

@@ -1,16 +1,21 @@
 """Files and folders that are whole or not there, private ones, and a folder's lock."""
 
 import csv
+import errno
 import fcntl
 import io
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+LARGEST_FILE = 2**31
+"""Bytes; no cine study's file is larger."""
 
 
 class Locked(RuntimeError):
@@ -29,6 +34,23 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> bytes:
+    """A regular file's bytes. OSError where it cannot be read, or is a pipe or a device, which might never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if found.st_size > LARGEST_FILE:
+            raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE // 2**30} GB", str(path))
+        return file.read()
+
+
+def read_text(path: Path) -> str:
+    """A regular file's text; what is no UTF-8 is replaced, a byte order mark is dropped."""
+    return read(path).decode("utf-8-sig", errors="replace")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -317,26 +317,20 @@ def test_a_disk_that_is_full_in_a_worker(raw: Path, tmp_path: Path, monkeypatch:
         convert.convert(raw, tmp_path / "s.zarr", 6.25, 48)
 
 
-def test_a_worker_that_is_killed_is_named_by_what_it_was_at(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(raw, tmp_path / "raw")
-    fifo = tmp_path / "raw" / "DET9000002" / "DET9000002_SA1_ph0.dcm"
-    fifo.unlink()
-    os.mkfifo(fifo)  # the worker waits here until it is killed
-    argv = [str(tmp_path / "raw"), str(tmp_path / "s.zarr"), "--workers", "2", *SMALL]
+def test_a_worker_that_is_killed_is_named_by_what_it_was_at(raw: Path, tmp_path: Path) -> None:
+    argv = [str(raw), str(tmp_path / "s.zarr"), "--workers", "2", *SMALL]
     process = subprocess.Popen([sys.executable, "-m", "data_prep.convert", *argv], stderr=subprocess.PIPE, text=True)
+    workers: list[int] = []
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob(".s.zarr.partial/DET*"))) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    for pid in workers:
-        os.kill(int(pid), signal.SIGKILL)
+    while not workers and time.monotonic() < deadline:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(workers[0], signal.SIGKILL)  # while it starts
     _, error = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert re.search(r"a worker was killed, .*at one of these studies: DET9000002; finished ones are kept", error)
+    assert re.search(r"a worker was killed, .*at one of these studies: DET9\d+, DET9\d+; finished ones are kept", error)
     assert "Traceback" not in error
+    assert not (tmp_path / "s.zarr").exists()
 
 
 def test_two_at_once(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

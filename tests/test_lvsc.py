@@ -1,5 +1,6 @@
 """The LVSC layout with the irregularities of real copies: what is mended, and what sets a study aside."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -428,6 +429,9 @@ def test_the_archives_table_of_phases_wins(one: Path) -> None:
         ),
         (lambda p: (p.unlink(), p.symlink_to(p)), "DET9000001_SA2_ph1.dcm: Too many levels of symbolic links"),
         (lambda p: (p.unlink(), p.symlink_to("nowhere")), "DET9000001_SA2_ph1.dcm: No such file or directory"),
+        (lambda p: (p.unlink(), os.mkfifo(p)), "DET9000001_SA2_ph1.dcm: not a regular file"),
+        (lambda p: (p.unlink(), p.symlink_to("/dev/zero")), "DET9000001_SA2_ph1.dcm: not a regular file"),
+        (lambda p: (p.unlink(), p.symlink_to("/proc/self/mem")), "DET9000001_SA2_ph1.dcm: Input/output error"),
         (lambda p: (p.unlink(), p.mkdir(), (p / "x").touch()), "its slice has 1 phases"),
     ],
 )

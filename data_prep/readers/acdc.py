@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import nifti
 from data_prep.readers.found import Found, Options
@@ -51,7 +52,7 @@ def find(inventory: Inventory, options: Options) -> Found:
 def _info(path: Path | None) -> dict[str, str]:
     """`ED: 1` lines, names in lower case; what cannot be read is found missing where it is wanted."""
     try:
-        lines = path.read_text(errors="replace").splitlines() if path else []
+        lines = read_text(path).splitlines() if path else []
     except OSError:
         return {}
     pairs = (line.partition(":") for line in lines if ":" in line)

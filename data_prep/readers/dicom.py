@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from data_prep import files
 from data_prep.readers import tags
 from data_prep.readers.tags import Tags
 from data_prep.study import Frame, StudyError
@@ -39,7 +40,7 @@ class Header:
 def read_bytes(path: Path, label: str) -> bytes:
     """The file; StudyError says what the system says where it cannot be read."""
     try:
-        return path.read_bytes()
+        return files.read(path)
     except OSError as error:
         raise StudyError(error.strerror or "cannot be read", label) from error
 

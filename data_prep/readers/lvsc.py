@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.keys import is_archive_code
 from data_prep.readers import assemble, dicom
@@ -61,7 +62,7 @@ def _phases(path: Path) -> dict[str, tuple[int, int]]:
     """Case -> phase numbers of ED and ES from a table whose header names ED and ES (its contents are not
     documented anywhere); empty where it is no such table."""
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(errors="replace"))))
+        rows = list(csv.reader(io.StringIO(read_text(path))))
     except (OSError, csv.Error):
         return {}
     head = [cell.strip().lower() for cell in rows[0]] if rows else []

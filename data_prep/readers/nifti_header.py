@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from data_prep.study import StudyError
 
-LARGEST_VOLUME = 2**31
+LARGEST_VOLUME = 2**29
 """Voxels."""
 PIECE = 1 << 20
 _BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers.found import Found, Row
 from data_prep.study import CLASSES
@@ -56,7 +57,7 @@ def _labels(path: Path) -> dict[str, int]:
     """Class -> value. Version 2 of the format has name -> value, version 1 value -> name."""
     advice = "say it with --label myocardium=VALUE"
     try:
-        listed: Any = json.loads(path.read_text())["labels"]
+        listed: Any = json.loads(read_text(path))["labels"]
         pairs = [(k, v) if isinstance(v, int) else (v, int(k)) for k, v in listed.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: its labels cannot be read as name: value; {advice}") from error

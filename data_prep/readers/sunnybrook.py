@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
+from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import assemble, contours, dicom, series
 from data_prep.readers.dicom import Header
@@ -66,7 +67,7 @@ def _original_codes(inventory: Inventory, found: Found) -> dict[str, str]:
         if path.suffix.lower() != ".csv":
             continue
         try:
-            rows = list(csv.reader(io.StringIO((inventory.root / path).read_text(errors="replace"))))
+            rows = list(csv.reader(io.StringIO(read_text(inventory.root / path))))
         except (OSError, csv.Error):
             continue
         head = [re.sub(r"[^a-z]", "", cell.lower()) for cell in rows[0]] if rows else []

@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import nifti, nnunet, pairs
 from data_prep.readers.found import Found, Options, Row, first_source
@@ -54,8 +55,7 @@ def find(inventory: Inventory, options: Options) -> Found:
 
 def _is_table(path: Path) -> bool:
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as handle:
-            head = next(csv.reader([handle.readline()]), [])
+        head = next(csv.reader(read_text(path).splitlines()[:1]), [])
     except (OSError, csv.Error):
         return False
     return {"subject", "image"} <= {cell.strip().lower() for cell in head}
@@ -63,8 +63,8 @@ def _is_table(path: Path) -> bool:
 
 def _rows(path: Path) -> list[Row]:
     try:
-        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        lines = list(csv.DictReader(io.StringIO(read_text(path))))
+    except (OSError, csv.Error) as error:
         raise ValueError(f"{path}: not readable as CSV; save it as UTF-8 with commas") from error
     rows = []
     for number, line in enumerate(lines, start=2):
