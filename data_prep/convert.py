@@ -9,12 +9,12 @@ study that would be set aside, 130 interrupted.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from data_prep import display, grid, inventory, jobs, keys, making, readers, report, store
 from data_prep.readers.found import Options
@@ -42,31 +42,32 @@ def convert(
     set aside. track: wraps the outcomes to show progress. ValueError where no layout is recognised,
     FileExistsError where `path` is something else, jobs.WriteError where it cannot be written.
     """
+    path = path.resolve()  # a link to a store stays a link
     options = options or Options()
     listed = inventory.take(raw)
     found = readers.find(listed, reader, options)
     names = keys.assign(path, [case.person for case in found.cases], options.keep_names)
     cases = _keyed(found.cases, names)
-    root = store.root_attributes(found.source, (spacing_mm,) * 2, (size,) * 2, CLASSES[: found.classes])
     wanted = grid.Grid((spacing_mm,) * 2, (size,) * 2)
+    root = store.root_attributes(found.source, wanted.spacing_mm, wanted.size, CLASSES[: found.classes])
 
-    def all_of(folder: Path | None, done: Mapping[str, Any]) -> report.Summary:
+    def all_of(home: Path, folder: Path | None) -> report.Summary:
         todo = [
-            jobs.Job(key, names[case.person], case, wanted, found.source, found.classes, folder, done.get(key))
+            jobs.Job(key, names[case.person], case, wanted, found.source, found.classes, folder, home / key)
             for key, case in cases.items()
         ]
         outcomes = track(jobs.run_all(todo, workers), len(todo))
         return report.Summary(sorted(outcomes, key=lambda o: o.key), listed.unreadable, store.root_size(root))
 
+    making.existing(path, root, cases)  # refused before anything is read
     if dry_run or strict:
-        tried = all_of(None, {})
+        tried = all_of(path, None)
         if dry_run or not tried.complete:
             return tried
-    path.parent.mkdir(parents=True, exist_ok=True)
     with making.making(path, root, cases) as gathered:
-        keys.write(path, names)
-        done = {key: attributes.get("input_digest") for key, attributes in gathered.patients().items()}
-        summary = all_of(gathered.folder, done)
+        if not options.keep_names:
+            keys.write(path, names)
+        summary = all_of(gathered.folder, gathered.folder)
         for outcome in summary.set_aside:
             gathered.drop(outcome.key)
         gathered.publish(changed=any(outcome.result == "converted" for outcome in summary.outcomes))
@@ -77,11 +78,15 @@ def convert(
 def _keyed(cases: Sequence[Case], names: Mapping[str, str]) -> dict[str, Case]:
     """Key -> case: the person's, and a number behind it where they have several studies."""
     keyed: dict[str, Case] = {}
+    taken = {*names.values()}
     seen: Counter[str] = Counter()
     for case in cases:
-        person = names[case.person]
+        key = person = names[case.person]
         seen[person] += 1
-        keyed[person if seen[person] == 1 else f"{person}-{seen[person]}"] = case
+        while seen[person] > 1 and (key := f"{person}-{seen[person]}") in taken:
+            seen[person] += 1
+        taken.add(key)
+        keyed[key] = case
     return keyed
 
 
@@ -93,6 +98,12 @@ def _label(text: str) -> tuple[str, int]:
         known = ", ".join(c.replace(" ", "_") for c in CLASSES[1:])
         raise argparse.ArgumentTypeError(f"{text!r}: wanted CLASS=VALUE, CLASS one of {known}, VALUE 1 to 65535")
     return name, int(value)
+
+
+def _once_each(labels: Sequence[tuple[str, int]]) -> dict[str, int]:
+    if twice := next((name for name, count in Counter(name for name, _ in labels).items() if count > 1), None):
+        raise ValueError(f"--label gives {twice} twice, wanted one value for each class")
+    return dict(labels)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
         if not 0.1 <= args.spacing_mm <= 20:
             raise ValueError(f"--spacing-mm is {args.spacing_mm}, wanted 0.1 to 20 (mm)")
         store.check_size("--size", args.size)
+        if not args.store.resolve().name:
+            raise ValueError(f"store {args.store}: is no name for a folder of its own")
         if not 1 <= args.workers <= 1024:
             raise ValueError(f"--workers is {args.workers}, wanted 1 to 1024")
         summary = convert(
@@ -133,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
             args.spacing_mm,
             args.size,
             reader=args.reader,
-            options=Options(dict(args.label), args.keep_names),
+            options=Options(_once_each(args.label), args.keep_names),
             workers=args.workers,
             dry_run=args.dry_run,
             strict=args.strict,
@@ -146,17 +159,27 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except (OSError, ValueError, RuntimeError) as error:
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        print(f"convert: {said}", file=sys.stderr)
+        return 2
+    except (ValueError, RuntimeError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("convert: interrupted; finished studies are kept: the same command goes on", file=sys.stderr)
         return 130
-    return _tell(summary, args, time.monotonic() - begin)
+    try:
+        _tell(summary, args, time.monotonic() - begin)
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody listens any more; what was done is done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if summary.complete:
+        return 0
+    return 2 if args.strict else 3
 
 
-def _tell(summary: report.Summary, args: argparse.Namespace, seconds: float) -> int:
-    """Print the summary; the exit status."""
+def _tell(summary: report.Summary, args: argparse.Namespace, seconds: float) -> None:
     for line in summary.lines():
         print(line)
     if args.dry_run:
@@ -164,12 +187,10 @@ def _tell(summary: report.Summary, args: argparse.Namespace, seconds: float) -> 
     elif args.strict and not summary.complete:
         print(f"{summary.totals()}; --strict: nothing was written")
     else:
-        what = args.store if summary.used else f"no study can be used, so {args.store} was not written"
+        left = "was left as it is" if args.store.exists() else "was not written"
+        what = args.store if summary.used else f"no study can be used, so {args.store} {left}"
         print(f"{summary.totals()}, {summary.written()} written, {seconds:.1f} s: {what}")
         print(f"what became of every file: {report.beside(args.store)}")
-    if summary.complete:
-        return 0
-    return 2 if args.strict else 3
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """private: for the owner alone (0600), whatever the umask."""
+    """UTF-8; file names that are none keep their bytes. private: for the owner alone (0600), whatever the umask."""
     with atomic(path) as temporary:
         temporary.touch(0o600 if private else 0o666)
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, private: bool = False) -> None:
@@ -114,23 +114,44 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path}: exists already; remove it or name another")
+    with partial_of(path) as partial:
+        try:
+            for left_over in partial.iterdir():
+                remove(left_over)
+            yield partial
+            sync(partial)
+            partial.rename(path)
+        except BaseException:
+            remove(partial)
+            raise
+
+
+@contextmanager
+def partial_of(path: Path) -> Iterator[Path]:
+    """The folder beside `path` in which it is made, for this process alone; what an earlier one left is in it.
+
+    FileExistsError where another process has it; OSError where it cannot be made.
+    """
     partial = path.with_name(f".{path.name}.partial")
     partial.mkdir(parents=True, mode=0o700, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    handle = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for left_over in partial.iterdir():
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        if not partial.exists():  # it has just become `path`
+            raise BlockingIOError
         yield partial
-        sync(partial)
-        partial.rename(path)
     except BlockingIOError:
         raise FileExistsError(f"{path}: another process is writing it; wait for it or name another") from None
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     finally:
         os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:

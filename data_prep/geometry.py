@@ -15,6 +15,8 @@ from data_prep.study import Level, StudyError
 
 LEAST_PARALLEL = 0.99
 """Cosine between the normals of two slices that count as parallel."""
+LEAST_TURNED = 0.9
+"""Cosine between the rows of two slices that may be shown one above the other."""
 SAME_POSITION_MM = 0.1
 """Slices nearer than this lie at one position."""
 
@@ -32,18 +34,36 @@ def slice_normal(orientation: Sequence[float]) -> np.ndarray:
 
 
 def heights_mm(levels: Sequence[Level]) -> np.ndarray:
-    """Position of each level along the common slice normal, mm.
+    """Position of each level along the common slice normal, mm."""
+    first = [level.frames[0] for level in levels]
+    return common_heights_mm([(frame.orientation, frame.position_mm, frame.file) for frame in first])
+
+
+def common_heights_mm(slices: Sequence[tuple[Sequence[float], Sequence[float], str]]) -> np.ndarray:
+    """Position along the common normal of slices given as orientation, position and file, mm.
 
     Neither the file's slice number nor SliceLocation tells this: the first is the order of acquisition, the
-    second is no distance (its step is 6.7 mm in real files whose slices lie 10 mm apart).
+    second is no distance (its step is 6.7 mm in real files whose slices lie 10 mm apart). StudyError names the
+    slice that is not parallel to most of the others, or whose rows run another way.
     """
-    normal = slice_normal(levels[0].frames[0].orientation)
-    tilts = [float(np.dot(normal, slice_normal(level.frames[0].orientation))) for level in levels]
-    if min(tilts) < LEAST_PARALLEL:
-        raise StudyError(
-            f"slices are not parallel (cosine between normals {min(tilts):.3f}, wanted over {LEAST_PARALLEL})"
-        )
-    return np.array([float(np.dot(normal, level.frames[0].position_mm)) for level in levels])
+    normals = np.array([slice_normal(orientation) for orientation, _, _ in slices])
+    rows = np.array([orientation[:3] for orientation, _, _ in slices])
+    # One of those that agree with most of the others.
+    reference = int(np.argmax(np.median(normals @ normals.T, axis=1) + np.median(rows @ rows.T, axis=1)))
+    for cosines, least, what in (
+        (normals @ normals[reference], LEAST_PARALLEL, "is not parallel to"),
+        (rows @ rows[reference], LEAST_TURNED, "is turned in its plane against"),
+    ):
+        if cosines.min() < least:
+            odd = slices[int(cosines.argmin())][2]
+            raise StudyError(f"{what} the other slices (cosine {cosines.min():.3f}, wanted {least})", odd)
+    return np.array([float(np.dot(normals[reference], position)) for _, position, _ in slices])
+
+
+def gaps(height_mm: np.ndarray) -> list[int]:
+    """Where a step (of sorted heights) is much larger than most: slices are missing there."""
+    steps_mm = np.abs(np.diff(height_mm))
+    return [int(n) for n in np.flatnonzero(steps_mm > 1.5 * np.median(steps_mm))] if len(steps_mm) else []
 
 
 def slice_spacing_mm(height_mm: np.ndarray) -> float:

@@ -3,16 +3,19 @@
 Legend: T phase, Z level from base to apex, Y row, X column.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from data_prep import geometry, phases
-from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Frame, Study, StudyError
+from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Frame, Level, Study, StudyError
 
 SPACING_MM, SIZE = 1.5625, 192  # paper, section 2.1
 INT16 = np.iinfo(np.int16)
+COARSEST, FINE = 100.0, 1000.0
+"""Grey levels with fractions below the first are scaled until they reach the second."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,20 @@ def arrays(study: Study, grid: Grid) -> Arrays:
     labelled_TZ = np.array([[frame.mask_YX is not None for frame in level.frames] for level in study.levels]).T
     order, z_rule = geometry.base_to_apex(study.levels, areas.filled_mm2_Z())
     ed, es, phase_rule = study.ed_es or phases.ed_es(areas.cavity_TZ, areas.known_TZ & areas.sound_Z())
-    levels = [study.levels[n] for n in order]
+    levels = _scaled([study.levels[n] for n in order], study)
     image_TZYX = np.zeros((len(study.phases), len(levels), *grid.size), np.int16)
     mask_TZYX = np.zeros(image_TZYX.shape, np.uint8)
     warnings: dict[str, str] = {}
     for z, level in enumerate(levels):
         for t, frame in enumerate(level.frames):
             _put(frame, grid, image_TZYX[t, z], mask_TZYX[t, z], z, warnings)
+    height_mm = geometry.heights_mm(levels)
+    for n in geometry.gaps(height_mm):
+        gap_mm = abs(height_mm[n + 1] - height_mm[n])
+        said = f"level {n + 1}: lies {gap_mm:.1f} mm from the one before, the others less: slices are missing"
+        warnings.setdefault(levels[n + 1].frames[0].file, said)
     attributes = {
-        "slice_spacing_mm": geometry.slice_spacing_mm(geometry.heights_mm(levels)),
+        "slice_spacing_mm": geometry.slice_spacing_mm(height_mm),
         "source_spacing_mm": [list(level.frames[0].spacing_mm) for level in levels],
         "source_phases": list(study.phases),
         "ed_phase": ed,
@@ -61,6 +69,21 @@ def arrays(study: Study, grid: Grid) -> Arrays:
         "z_rule": z_rule,
     }
     return Arrays(image_TZYX, mask_TZYX, labelled_TZ[:, order], attributes, warnings)
+
+
+def _scaled(levels: list[Level], study: Study) -> list[Level]:
+    """Grey levels that whole numbers would not tell apart (0 to 1, say) times a power of ten, the same everywhere."""
+    frames = [frame for level in levels for frame in level.frames if frame.image_YX.dtype.kind == "f"]
+    largest = max((float(np.abs(frame.image_YX).max()) for frame in frames), default=0.0)
+    if not 0 < largest < COARSEST or all((frame.image_YX == np.rint(frame.image_YX)).all() for frame in frames):
+        return levels
+    factor = 10.0 ** math.ceil(math.log10(FINE / largest))
+    for frame in frames:
+        study.notes.mended[frame.file] = f"grey levels up to {largest:.3g}: stored {factor:g} times as large"
+    return [
+        Level(tuple(replace(frame, image_YX=frame.image_YX * np.float32(factor)) for frame in level.frames))
+        for level in levels
+    ]
 
 
 def _put(frame: Frame, grid: Grid, image_YX: np.ndarray, mask_YX: np.ndarray, z: int, warnings: dict[str, str]) -> None:

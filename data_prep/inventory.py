@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.files import read
+from data_prep.store import FORMAT
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -28,35 +31,47 @@ def take(root: Path) -> Inventory:
         return Inventory(root.parent, (Path(root.name),))
     if not root.is_dir():
         raise NotADirectoryError(f"raw folder {root}: is a file; give the archive's folder, or a table (.csv)")
+    inventory = Inventory(root, (), {}, {})
     files: list[Path] = []
-    ignored: dict[Path, str] = {}
-    unreadable: dict[Path, str] = {}
     visited: set[str] = set()
+    pending = [root]
+    while pending:  # links after all real folders: a folder is read under its own name, whatever points at it
+        start = pending.pop(0)
+        if os.path.realpath(start) in visited:
+            inventory.ignored[start.relative_to(root)] = "a link to a folder that is read already"
+        else:
+            pending += _walk(inventory, start, files, visited)
+    return Inventory(root, tuple(sorted(files)), inventory.ignored, inventory.unreadable)
+
+
+def _walk(inventory: Inventory, start: Path, files: list[Path], visited: set[str]) -> list[Path]:
+    """Take in what lies below one folder; the links to folders that are met."""
+    root, links = inventory.root, []
 
     def refuse(error: OSError) -> None:
-        unreadable[Path(str(error.filename)).relative_to(root)] = error.strerror or "cannot be read"
+        inventory.unreadable[Path(str(error.filename)).relative_to(root)] = error.strerror or "cannot be read"
 
-    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=refuse):
-        here, real = Path(folder).relative_to(root), os.path.realpath(folder)
-        passed_over = _rule(real, names, visited)
-        visited.add(real)
-        if passed_over:
-            subfolders.clear()
-            ignored[here] = passed_over
-            continue
-        for name in [*subfolders, *names]:
-            if name.startswith("."):
-                ignored[here / name] = "hidden"
-            elif name in names:
-                files.append(here / name)
-        # Links last: the folder itself is read under its own name, whatever points at it.
-        visible = [name for name in subfolders if not name.startswith(".")]
-        subfolders[:] = sorted(visible, key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
-    return Inventory(root, tuple(sorted(files)), ignored, unreadable)
+    passed_over: dict[str, str] = {}
+    for folder, subfolders, names in os.walk(start, onerror=refuse):
+        visited.add(os.path.realpath(folder))
+        rule = passed_over.get(os.path.dirname(folder), "") if folder != str(start) else ""
+        rule = rule or ("hidden" if os.path.basename(folder).startswith(".") and folder != str(start) else "")
+        rule = rule or ("of a store" if "zarr.json" in names and _is_store(Path(folder)) else "")
+        passed_over[folder] = rule
+        for name in names:
+            path = Path(folder, name).relative_to(root)
+            if why := rule or ("hidden" if name.startswith(".") else ""):
+                inventory.ignored[path] = why
+            else:
+                files.append(path)
+        links += [Path(folder, name) for name in sorted(subfolders) if os.path.islink(os.path.join(folder, name))]
+        subfolders[:] = sorted(name for name in subfolders if not os.path.islink(os.path.join(folder, name)))
+    return links
 
 
-def _rule(real: str, names: list[str], visited: set[str]) -> str:
-    """Why a folder is not looked into; empty where it is."""
-    if real in visited:
-        return "a link to a folder that is read already"
-    return "a zarr store" if "zarr.json" in names else ""
+def _is_store(folder: Path) -> bool:
+    """Whether a folder holds one of our stores; those of others may be anything."""
+    try:
+        return FORMAT.encode() in read(folder / "zarr.json")
+    except OSError:
+        return False

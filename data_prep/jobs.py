@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -39,10 +40,10 @@ class Job:
     source: str
     """What the store's root says; a study of another source is set aside."""
     classes: int
-    folder: Path | None
+    folder: Path | None = None
     """Where the store is gathered; None tries everything and writes nothing."""
-    done: str | None = None
-    """Digest of the files that the patient in `folder` was made from."""
+    there: Path | None = None
+    """Where the patient lies who was made before, if one was."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def run(job: Job) -> Outcome:
     """Convert a study unless its files are those it was made from before. WriteError where it cannot be written."""
     try:
         made_from = _digest(job)
-        if job.done == made_from and job.folder is not None and (same := _unchanged(job, job.folder)):
+        if job.there is not None and (same := _unchanged(job.key, job.there, made_from)):
             return same
         study = readers.read(job.case)
         if study.source != job.source:
@@ -124,25 +125,28 @@ def _digest(job: Job) -> str:
     return total.hexdigest()
 
 
-def _unchanged(job: Job, folder: Path) -> Outcome | None:
-    """The outcome for a patient who was made from the same files; None where what was made is damaged since."""
-    patient = store.patient(folder / job.key)
+def _unchanged(key: str, there: Path, made_from: str) -> Outcome | None:
+    """The outcome for a patient who was made from the same files; None where another was, or they are damaged."""
     try:
+        patient = store.patient(there)
+        attributes = patient.attributes
+        if attributes["input_digest"] != made_from:
+            return None
         image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
-    except (ValueError, KeyError):
+        if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != attributes["digest"]:
+            return None
+        return Outcome(
+            key=key,
+            result="unchanged",
+            mended=attributes["mended"],
+            ignored=attributes["ignored"],
+            warnings=attributes["warnings"],
+            volumes=labelled_TZ.shape[0],
+            slices=labelled_TZ.size,
+            labelled=int(labelled_TZ.sum()),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != patient.attributes["digest"]:
-        return None
-    return Outcome(
-        key=job.key,
-        result="unchanged",
-        mended=patient.attributes["mended"],
-        ignored=patient.attributes["ignored"],
-        warnings=patient.attributes["warnings"],
-        volumes=labelled_TZ.shape[0],
-        slices=labelled_TZ.size,
-        labelled=int(labelled_TZ.sum()),
-    )
 
 
 def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tuple[int, int]:
@@ -160,29 +164,44 @@ def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tupl
         raise WriteError(error.errno, error.strerror or "cannot be written") from error
 
 
-def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+def run_all(todo: Sequence[Job], workers: int) -> Iterator[Outcome]:
     """The outcomes as they come. With more than one worker each is a process of its own.
 
     RuntimeError where a worker was killed, and which studies it may have been at.
     """
-    if workers == 1 or len(jobs) < 2:
-        yield from map(run, jobs)
+    if workers == 1 or len(todo) < 2:
+        yield from map(run, todo)
         return
-    largest_first = sorted(jobs, key=lambda job: -len(job.case.files))  # the last ones to end are then short
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), multiprocessing.get_context("spawn"), initializer=_start)
+    others = {*multiprocessing.active_children()}
+    pending: dict[Future[Outcome], str] = {}
+    largest_first = sorted(todo, key=lambda job: -len(job.case.files))  # the last ones to end are then short
+    pool = ProcessPoolExecutor(min(workers, len(todo)), multiprocessing.get_context("spawn"), initializer=_start)
     try:
-        pending: dict[Future[Outcome], str] = {pool.submit(run, job): job.key for job in largest_first}
+        with _broken_if_closed():
+            pending.update({pool.submit(run, job): job.key for job in largest_first})
         for future in as_completed(list(pending)):
             yield future.result()
             del pending[future]
     except BrokenProcessPool:
-        at = ", ".join(list(pending.values())[:workers])
+        # The pool waits for ever for a worker that it started while another one died.
+        for worker in {*multiprocessing.active_children()} - others:
+            worker.kill()
+        at = ", ".join([*pending.values(), *(job.key for job in largest_first if not pending)][:workers])
         raise RuntimeError(
             f"a worker was killed, perhaps for want of memory, at one of these studies: {at}; finished ones are kept: "
             "the same command goes on, with --workers 1 it needs less memory"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _broken_if_closed() -> Iterator[None]:
+    """A pool that breaks while it is handed work may say so by a pipe that is closed."""
+    try:
+        yield
+    except OSError as error:
+        raise BrokenProcessPool from error
 
 
 def _start() -> None:

@@ -12,7 +12,7 @@ from data_prep import files
 
 ARCHIVE_CODE = re.compile(r"DET\d{7}|SC-(HF-I|HF-NI|HYP|N)-\d{1,2}|SCD\d{7}|patient\d{3}", re.IGNORECASE)
 """LVSC, Sunnybrook (two spellings), ACDC: codes of known archives name nobody."""
-PSEUDONYM = re.compile(r"P\d{3,}")
+LONGEST_KEY = 80
 
 
 def is_archive_code(name: str) -> bool:
@@ -36,23 +36,23 @@ def assign(store: Path, names: Sequence[str], keep_names: bool) -> dict[str, str
         if is_archive_code(name):
             keys[name] = name
         elif keep_names:
-            keys[name] = _unused(re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "P", taken)
+            plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name).strip(".")[:LONGEST_KEY] or "P"
+            keys[name] = _unused("P-" + plain if plain == "zarr.json" else plain, taken)
         else:
             keys[name] = known.get(name) or next(key for n in range(1, 10**9) if (key := f"P{n:03d}") not in taken)
         taken.add(keys[name])
     return keys
 
 
-def write(store: Path, keys: dict[str, str]) -> bool:
-    """Write the list (0600) where there are pseudonyms; those of earlier runs stay in it. Whether there are any."""
-    pseudonyms = {name: key for name, key in keys.items() if name != key and PSEUDONYM.fullmatch(key)}
+def write(store: Path, keys: dict[str, str]) -> None:
+    """Write the list (0600) where there are pseudonyms; those of earlier runs stay in it."""
+    pseudonyms = {name: key for name, key in keys.items() if not is_archive_code(name)}
+    if not pseudonyms:
+        return
     path = list_beside(store)
     wanted = _read(path) | pseudonyms
-    if not pseudonyms:
-        return False
     rows = [{"key": key, "name": name} for name, key in sorted(wanted.items(), key=lambda item: item[1])]
     files.write_csv(path, rows, ["key", "name"], private=True)
-    return True
 
 
 def _unused(key: str, taken: set[str]) -> str:
@@ -62,8 +62,8 @@ def _unused(key: str, taken: set[str]) -> str:
 def _read(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    with open(path, newline="") as handle:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as handle:
         try:
             return {row["name"]: row["key"] for row in csv.DictReader(handle)}
-        except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        except (KeyError, csv.Error) as error:
             raise ValueError(f"{path}: not a list of keys and names; move it away") from error

@@ -4,7 +4,6 @@ Everything is gathered in `.STORE.partial` beside the store and takes its place 
 killed leaves that folder behind, and the next one goes on from the patients in it.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -28,76 +27,65 @@ class Making:
     before: Mapping[str, str]
     """Digests of the patients of the store that is there already, by key."""
 
-    def patients(self) -> dict[str, Mapping[str, Any]]:
-        """Attributes of the patients gathered so far, by key."""
-        return {entry.parent.name: _attributes(entry) for entry in self.folder.glob("*/zarr.json")}
-
     def drop(self, key: str) -> None:
         """Take a patient out, if they are there."""
         if (self.folder / key).exists():
             gone = self.folder / f"{store.MAKING}{key}-gone"
             (self.folder / key).rename(gone)
-            shutil.rmtree(gone)
+            files.remove(gone)
 
     def publish(self, *, changed: bool) -> None:
         """Put it in the store's place, unless nothing is `changed` and the store says the same, or nobody is in it."""
         old = self.path.with_name(f".{self.path.name}.old")
-        now = {key: attributes["digest"] for key, attributes in self.patients().items()}
+        now = {entry.parent.name: _attributes(entry).get("digest") for entry in self.folder.glob("*/zarr.json")}
         if not now or (now == self.before and not changed):
-            shutil.rmtree(self.folder)
+            files.remove(self.folder)
             return
+        files.remove(old)
         if self.path.exists():
-            shutil.rmtree(old, ignore_errors=True)
             self.path.rename(old)
         self.folder.rename(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        files.remove(old)
 
 
 @contextmanager
 def making(path: Path, root: Mapping[str, Any], wanted: Collection[str]) -> Iterator[Making]:
     """Hold the folder in which the store `path` is gathered, with the patients that are there already.
 
-    root: the attributes of the store's root; wanted: every key that may be in it. FileExistsError where `path`
-    is something else or is being written; ValueError where it is a store that this conversion would damage.
+    Arguments and errors as `existing`'s; FileExistsError too where another process is writing the store.
     """
-    before = _existing(path, root, wanted)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.mkdir(parents=True, mode=0o700, exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    before = existing(path, root, wanted)
+    with files.partial_of(path) as partial:
         _clear(partial, root, wanted)
         for key in {*before} - {entry.name for entry in partial.iterdir()}:
             shutil.copytree(path / key, partial / f"{store.MAKING}{key}", copy_function=_link)
             (partial / f"{store.MAKING}{key}").rename(partial / key)
         yield Making(path, partial, before)
-    except BlockingIOError:
-        raise FileExistsError(f"store {path}: another process is writing it; wait for it or name another") from None
-    finally:
-        os.close(handle)
 
 
-def _existing(path: Path, root: Mapping[str, Any], wanted: Collection[str]) -> dict[str, str]:
-    """Key -> digest of the store that is there already, if one is."""
-    if not path.exists() and not path.is_symlink():
+def existing(path: Path, root: Mapping[str, Any], wanted: Collection[str]) -> dict[str, str]:
+    """Key -> digest of the patients of the store that is there already; none where there is no store.
+
+    root: the attributes that the store's root shall have; wanted: every key that may be in it. A patient who is
+    damaged may be missing. FileExistsError where `path` is something else; ValueError where it is a store that
+    this conversion would damage.
+    """
+    if not path.exists():
         return {}
-    try:
-        found = store.open(path)
-    except (ValueError, OSError) as error:
-        if _attributes(path / "zarr.json").get("format") == store.FORMAT:
-            raise FileExistsError(f"{error}; remove it first, or name another") from error
-        raise FileExistsError(f"store {path}: exists already and is something else; name another") from error
-    there = store.root_attributes(found.source, found.spacing_mm, found.size, found.classes)
+    there = _attributes(path / "zarr.json")
+    if there.get("format") != store.FORMAT:
+        raise FileExistsError(f"store {path}: exists already and is something else; name another")
     for name, value in root.items():
-        if there[name] != value:
-            raise ValueError(f"store {path}: exists with {name} {there[name]}, wanted {value}; name another store")
-    others = sorted({patient.key for patient in found.patients} - {*wanted})
-    if others:
+        if there.get(name) != value:
+            raise ValueError(f"store {path}: exists with {name} {there.get(name)}, wanted {value}; name another store")
+    keys = {folder.name for folder in path.iterdir() if folder.is_dir()}
+    if others := sorted(keys - {*wanted}):
         raise ValueError(
             f"store {path}: holds {len(others)} patients that the raw folder has not ({', '.join(others[:3])}, ...); "
             "name another store, or remove this one"
         )
-    return {patient.key: patient.attributes["digest"] for patient in found.patients}
+    attributes = {key: _attributes(path / key / "zarr.json") for key in sorted(keys)}
+    return {key: str(found["digest"]) for key, found in attributes.items() if "digest" in found}
 
 
 def _clear(partial: Path, root: Mapping[str, Any], wanted: Collection[str]) -> None:
@@ -107,7 +95,7 @@ def _clear(partial: Path, root: Mapping[str, Any], wanted: Collection[str]) -> N
     for left_over in partial.iterdir():
         if ours and (left_over == entry or left_over.name in wanted):
             continue
-        shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+        files.remove(left_over)
     if not ours:
         zarr.create_group(partial, zarr_format=3, attributes=dict(root))
         files.sync(partial)

@@ -3,6 +3,7 @@
 STORE.report.csv    file (relative to RAW), study, outcome, reason; mode 0600: file names may name people
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,7 @@ def write(store: Path, inventory: Inventory, found: Found, cases: Mapping[str, C
 
 
 def _relative(path: Path, root: Path) -> Path:
+    path, root = (Path(os.path.abspath(p)) for p in (path, root))
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 

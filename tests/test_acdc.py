@@ -181,9 +181,48 @@ def test_voxels_that_are_no_numbers_are_background_as_simpleitk_reads_them(archi
     assert image_TZYX[1, 2, 32, 31] != 0
 
 
-def test_a_patient_in_two_folders(archive: Path) -> None:
-    shutil.copytree(archive / "training" / "patient001", archive / "again" / "patient001")
-    assert "is there twice: one patient must lie in one folder" in set_aside(archive)
+def test_copies_are_passed_over_and_different_files_of_one_patient_are_a_fault(archive: Path) -> None:
+    expected = converted(archive).attributes["digest"]
+    again = archive / "training" / "again" / "patient001"
+    shutil.copytree(archive / "training" / "patient001", again)
+    assert converted(archive).attributes["digest"] == expected
+    write_nifti(again / "patient001_frame01.nii.gz", np.zeros((4, 64, 64), np.int16), (10.0, 2.0, 2.0))
+    assert "is there twice, and the two differ: one case must lie in one folder" in set_aside(archive)
+
+
+def test_two_files_for_one_image_are_not_chosen_between(archive: Path) -> None:
+    write_nifti(part(archive, "4d").with_suffix(""), np.zeros((5, 4, 64, 64), np.int16), (10.0, 2.0, 2.0))
+    assert "leave one" in set_aside(archive)
+
+
+def test_ground_truth_with_axes_that_run_the_other_way(archive: Path) -> None:
+    path = part(archive, "frame01_gt")
+    sitk.WriteImage(sitk.Flip(sitk.ReadImage(str(path)), [True, False, False]), str(path))
+    assert "its axes run another way than its image's" in set_aside(archive)
+
+
+def test_one_info_cfg_of_many_patients_is_nobodys(archive: Path) -> None:
+    acdc(archive.parent / "more", patients=2)
+    flat = archive.parent / "flat"
+    flat.mkdir()
+    for path in (archive.parent / "more").rglob("*.*"):
+        shutil.copy(path, flat / path.name)
+    assert summary_of(flat).complete
+    assert {p.stratum for p in store.open(archive.parent / "s.zarr").patients} == {""}
+
+
+def test_a_group_that_is_none_of_the_archives_is_not_stored(archive: Path) -> None:
+    (archive / "training" / "patient001" / "Info.cfg").write_text("ED: 1\nES: 3\nGroup: Maier, Anna 1956\n")
+    assert converted(archive).stratum == ""
+
+
+def test_an_orientation_that_is_no_number(archive: Path) -> None:
+    for path in archive.rglob("*.nii.gz"):
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        content[252:256] = np.array([1, 0], np.int16).tobytes()  # by quaternion
+        content[256:260] = np.float32(np.nan).tobytes()
+        path.write_bytes(gzip.compress(bytes(content)))
+    assert "its orientation is given by what is no number" in set_aside(archive)
 
 
 def test_uncompressed_files_are_read_too(archive: Path) -> None:

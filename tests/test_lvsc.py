@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from data_prep import convert, phantom, store
+from data_prep.readers import dicom
 from data_prep.report import Summary
 from tests.archives import edit
 
@@ -258,6 +259,40 @@ def test_a_mask_of_other_proportions_is_of_another_image(one: Path) -> None:
     )
 
 
+def test_a_mask_in_colours_is_none(one: Path) -> None:
+    path = one / "DET9000001_SA2_ph0.png"
+    mask = mask_of(path)
+    green = np.stack([np.zeros_like(mask), mask, np.zeros_like(mask)], axis=-1)
+    sitk.WriteImage(sitk.GetImageFromArray(green, isVector=True), str(path))
+    assert "DET9000001_SA2_ph0.png: is a picture in colours, wanted a mask in black and white" in set_aside(one.parent)
+
+
+def test_a_level_upside_down_is_not_stacked_on_the_others(one: Path) -> None:
+    def turn(dataset: pydicom.Dataset, path: Path) -> None:
+        if "_SA2_" in path.name:
+            dataset.ImageOrientationPatient = [-float(v) for v in dataset.ImageOrientationPatient]
+
+    edit(one, turn)
+    assert "DET9000001_SA2_ph0.dcm: is turned in its plane against the other slices" in set_aside(one.parent)
+
+
+def test_missing_slices_in_the_middle_are_said(tmp_path: Path) -> None:
+    phantom.make(tmp_path / "raw", 1, slices=6, phases=2, seed=0)
+    for path in (tmp_path / "raw").rglob("*_SA3_*"):
+        path.unlink()
+    warnings = summary_of(tmp_path / "raw").used[0].warnings
+    assert any(
+        "lies 20.0 mm from the one before, the others less: slices are missing" in said for said in warnings.values()
+    )
+
+
+def test_inverted_grey_levels_are_read_as_simpleitk_reads_them(one: Path) -> None:
+    edit(one, lambda dataset, _: setattr(dataset, "PhotometricInterpretation", "MONOCHROME1"))
+    path = one / "DET9000001_SA2_ph0.dcm"
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+    assert (dicom.frame(path, "x")[0].image_YX == theirs).all()
+
+
 def test_black_and_white_in_a_palette_is_read_by_its_colours(one: Path) -> None:
     from PIL import Image
 
@@ -409,6 +444,7 @@ def test_the_archives_table_of_phases_wins(one: Path) -> None:
     assert (patient.ed_phase, patient.es_phase) == (by_volume["es_phase"], by_volume["ed_phase"])
     assert patient.attributes["phase_rule"] == "the archive's table of ED and ES"
     (one.parent / "EDES_Phases_TrainingDataSets.csv").write_text("Case,ED,ES\nDET9000001,0,77\n")
+    assert "the archive's table of ED and ES has (0, 77): not used" in mended(one.parent).values()
     assert converted(one.parent).attributes["phase_rule"] == by_volume["phase_rule"]
 
 

@@ -214,7 +214,7 @@ def test_a_folder_of_two_series_is_not_guessed_about(dicom_series: Path) -> None
         (["x,bert_ed.nii.gz,,0,", "x,carl.nii,,1,"], "with a phase of its own it must be 3-D"),
         (["x,nowhere.nii,,,"], "line 2 image.nii: No such file or directory"),
         (["x,carl.nii,nowhere.nii,,"], "line 2 mask.nii: No such file or directory"),
-        (["x,table.csv,,,"], "line 2 image: not readable as DICOM"),
+        (["x,table.csv,,,"], "line 2 image: not a NIfTI file"),
     ],
 )
 def test_rows_that_cannot_be_used(own: Path, rows: list[str], reason: str) -> None:
@@ -237,15 +237,93 @@ def test_a_table_that_is_none_is_refused_before_anything(own: Path, head: str, r
 
 
 def test_slices_along_another_axis_are_refused(own: Path) -> None:
-    write_nifti(own / "carl.nii", image_of(HEART_TZYX[0]).transpose(2, 1, 0), (2.0, 2.0, 10.0))
     write_table(own, "carl,carl.nii,,,")
-    assert "the slices must run along the third axis" not in set_aside_or_none(own)
-    write_nifti(own / "carl.nii", image_of(HEART_TZYX[0]).transpose(1, 2, 0), (1.9, 2.0, 10.0))
-    assert "the slices must run along the third axis" in set_aside(own)
+    for axes, spacing_mm in (
+        ((2, 1, 0), (2.0, 2.0, 10.0)),
+        ((1, 0, 2), (2.0, 10.0, 2.0)),
+        ((1, 2, 0), (1.9, 2.0, 10.0)),
+    ):
+        write_nifti(own / "carl.nii", image_of(HEART_TZYX[0]).transpose(axes), spacing_mm)
+        assert "the slices must run along the third axis" in set_aside(own)
+    write_nifti(own / "carl.nii", image_of(HEART_TZYX[0]), (2.0, 2.0, 2.0))
+    assert len(patients_of(own)) == 1
 
 
-def set_aside_or_none(raw: Path) -> str:
-    return "".join(outcome.reason for outcome in summary_of(raw).set_aside)
+def test_a_mask_among_the_files_of_a_series_is_no_image(dicom_series: Path) -> None:
+    expected = patients_of(dicom_series)[0].attributes["digest"]
+    (dicom_series / "mask.nii.gz").rename(dicom_series / "series" / "A_mask.nii.gz")
+    (dicom_series / "series" / "README.txt").write_text("not an image")
+    write_table(dicom_series, "dora,series,series/A_mask.nii.gz,,")
+    summary = summary_of(dicom_series)
+    assert store.open(dicom_series.parent / "s.zarr").patients[0].attributes["digest"] == expected
+    assert [*summary.used[0].ignored.values()] == ["no DICOM file, in the folder of a series"]
+
+
+def test_grey_levels_from_0_to_1_are_stored_larger(own: Path) -> None:
+    write_nifti(own / "carl.nii", (image_of(HEART_TZYX) / 255).astype(np.float32), GRID_MM)
+    write_table(own, "carl,carl.nii,carl_mask.nii,,")
+    summary = summary_of(own)
+    image_TZYX = store.open(own.parent / "s.zarr").patients[0].array("image_TZYX")
+    assert image_TZYX == pytest.approx(image_of(HEART_TZYX) / 255 * 10000, abs=1)
+    assert summary.used[0].mended["line 2 image.nii"].endswith("stored 10000 times as large")
+
+
+def test_labels_that_contradict_each_other_or_name_nothing(own: Path) -> None:
+    write_table(own, "carl,carl.nii,carl_mask.nii,,")
+    with pytest.raises(ValueError, match="two classes have one value"):
+        summary_of(own, myocardium=1, left_ventricle=1)
+    assert "holds the values 0, 1, and none that --label or dataset.json names" in set_aside(own, myocardium=7)
+    twice = ["--label", "myocardium=1", "--label", "myocardium=2"]
+    assert convert.main([str(own), str(own.parent / "x.zarr"), *twice]) == 2
+
+
+def test_a_mask_whose_axes_run_the_other_way_is_brought_onto_its_image_by_place(own: Path) -> None:
+    turned = np.diag([-1.0, 1.0, 1.0])
+    flipped = np.ascontiguousarray(RING_TZYX[..., ::-1])
+    write_nifti(own / "carl_mask.nii", flipped, GRID_MM, (-100.0 + 63 * 2.0, -110.0, 40.0), turned)
+    write_table(own, "carl,carl.nii,carl_mask.nii,,")
+    summary = summary_of(own)
+    assert (store.open(own.parent / "s.zarr").patients[0].array("mask_TZYX") == RING_TZYX).all()
+    assert "with axes that run another way" in summary.used[0].mended["line 2 mask.nii"]
+
+
+def test_a_row_that_cannot_even_be_looked_at_costs_its_study_alone(
+    own: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_table(own, "carl,carl.nii,carl_mask.nii,,", f"mueller,{'mueller' * 60}.nii,,,")
+    argv = [str(own), str(own.parent / "s.zarr"), "--spacing-mm", "2", "--size", "64"]
+    assert convert.main(argv) == 3
+    assert "mueller" not in "".join(capfd.readouterr())
+
+
+def test_one_image_of_two_subjects_is_a_mistake(own: Path) -> None:
+    write_table(own, "carl,carl.nii,,,", "cora,./carl.nii,,,")
+    with pytest.raises(ValueError, match="the table's lines 2 and 3 give two subjects one image"):
+        summary_of(own)
+
+
+def test_a_table_with_semicolons_is_told_so_and_an_archive_comes_before_a_table(own: Path, raw: Path) -> None:
+    (own / "table.csv").write_text("subject;image\ncarl;carl.nii\n")
+    with pytest.raises(ValueError, match="its columns are not separated by commas"):
+        summary_of(own)
+    shutil.copytree(raw / "DET9000001", own / "DET9000001")
+    summary_of(own)
+    assert store.open(own.parent / "s.zarr").source == "phantom"
+
+
+def test_a_subject_called_like_a_pseudonym_keeps_it(own: Path) -> None:
+    write_table(own, "P001,carl.nii,carl_mask.nii,,")
+    patients_of(own)
+    write_table(own, "P001,carl.nii,carl_mask.nii,,", "Anna,anna_cine.nii.gz,anna_mask0.nii.gz,0,")
+    patients_of(own)
+    assert (own.parent / "s.zarr.keys.csv").read_text() == "key,name\nP001,P001\nP002,Anna\n"
+
+
+def test_kept_names_never_meet(own: Path) -> None:
+    write_table(own, "anna,anna_cine.nii.gz,anna_mask0.nii.gz,0,", "anna,carl.nii,,,", "anna-2,bert_ed.nii.gz,,,")
+    path = own.parent / "k.zarr"
+    assert convert.convert(own, path, 2.0, 64, options=Options(keep_names=True)).complete
+    assert [p.key for p in store.open(path).patients] == ["anna", "anna-2", "anna-3"]
 
 
 # nnU-Net

@@ -3,8 +3,8 @@
 Each has LAYOUT (a line that says it), find(inventory, options) -> Found, and read(case) -> Study.
 """
 
-import re
 from collections import Counter
+from pathlib import Path
 from typing import Protocol
 
 from data_prep.inventory import Inventory
@@ -23,30 +23,35 @@ class Reader(Protocol):
     def read(self, case: Case) -> Study: ...
 
 
+ENDINGS = (
+    *(".nii.gz", ".nii", ".dcm", ".ima", ".png", ".csv", ".txt", ".json", ".mhd", ".mha", ".nrrd", ".hdr", ".img"),
+    *(".mat", ".h5", ".npy", ".npz", ".jpg", ".jpeg", ".tif", ".bmp", ".zip", ".tar", ".gz", ".xz", ".xml", ".cfg"),
+)
 READERS: dict[str, Reader] = {"lvsc": lvsc, "sunnybrook": sunnybrook, "acdc": acdc, "table": table}
 
 
 def find(inventory: Inventory, name: str, options: Options) -> Found:
-    """What the reader `name` finds; with `auto` the one that finds a study: a table first, for it says what is what.
+    """What the reader `name` finds; with `auto` the one that finds a study.
 
     ValueError where nothing is recognised, with what is there and a table to start from, or where archives of two
     kinds lie side by side.
     """
-    if name != "auto":
-        chosen = {name: READERS[name].find(inventory, options)}
-    else:
-        chosen = {known: reader.find(inventory, options) for known, reader in READERS.items()}
-    fitting = {known: found for known, found in chosen.items() if found.cases}
-    if "table" in fitting:
-        fitting = {"table": fitting["table"]}
-    elif options.labels:
+    fitting: dict[str, Found] = {}
+    for known in READERS if name == "auto" else [name]:
+        # A CSV among an archive's files may be anything: a table is looked for where no archive is.
+        if known == "table" and fitting:
+            break
+        found = READERS[known].find(inventory, options)
+        if found.cases:
+            fitting[known] = found
+    if options.labels and fitting and "table" not in fitting:
         raise ValueError("--label is for a table of own masks; this archive's labels are known")
     if len(fitting) > 1:
         raise ValueError(
             f"raw folder {inventory.root}: holds {' and '.join(fitting)}; say which with --reader {next(iter(fitting))}"
         )
     if not fitting:
-        raise ValueError(_unrecognised(inventory, [READERS[known].LAYOUT for known in chosen]))
+        raise ValueError(_unrecognised(inventory, [READERS[k].LAYOUT for k in READERS if name in ("auto", k)]))
     return next(iter(fitting.values()))
 
 
@@ -58,6 +63,11 @@ def read(case: Case) -> Study:
 def _unrecognised(inventory: Inventory, layouts: list[str]) -> str:
     kinds = Counter(_kind(path.name) for path in inventory.files)
     there = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6)) or "no file"
+    if inventory.unreadable:
+        where, why = next(iter(inventory.unreadable.items()))
+        there += (
+            f", and {len(inventory.unreadable)} folders that cannot be read ({'RAW itself: ' * (where == Path())}{why})"
+        )
     return (
         f"raw folder {inventory.root}: no layout recognised; found {there}; wanted {' | '.join(layouts)}. For your own "
         f"data write a CSV and give it as RAW, beginning with: {table.TEMPLATE!r}"
@@ -65,6 +75,5 @@ def _unrecognised(inventory: Inventory, layouts: list[str]) -> str:
 
 
 def _kind(name: str) -> str:
-    """A file's ending, where it is one and no part of a name."""
-    match = re.search(r"(\.nii\.gz|\.[A-Za-z0-9]{1,5})$", name)
-    return match[1].lower() if match else "without an ending"
+    """A file's ending, where it is a common one: others could be part of a name."""
+    return next((ending for ending in ENDINGS if name.lower().endswith(ending)), "other")

@@ -13,7 +13,7 @@ import numpy as np
 from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import nifti
-from data_prep.readers.found import Found, Options
+from data_prep.readers.found import Found, Options, unused, without_copies
 from data_prep.study import CLASSES as ALL_CLASSES
 from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Case, Frame, Notes, Study, StudyError
 
@@ -22,6 +22,7 @@ CLASSES = len(ALL_CLASSES)
 NAME = re.compile(
     r"(?P<case>patient\d{3})_(?:(?P<whole>4d)|frame(?P<frame>\d+)(?P<mask>_gt)?)\.nii(\.gz)?", re.IGNORECASE
 )
+GROUPS = {"NOR", "MINF", "DCM", "HCM", "RV"}
 LABELS = np.array([0, RIGHT_VENTRICLE, MYOCARDIUM, LEFT_VENTRICLE], np.uint8)
 """Ours, by theirs."""
 
@@ -30,22 +31,22 @@ def find(inventory: Inventory, options: Options) -> Found:
     """Patients by the codes in their files' names; Info.cfg lies beside them."""
     found = Found(source="acdc", classes=CLASSES)
     cases: dict[str, dict[str, Path]] = defaultdict(dict)
-    twice: dict[str, str] = {}
+    homes: dict[Path, set[str]] = defaultdict(set)
     for path in inventory.files:
         if match := NAME.fullmatch(path.name):
-            code, label = match["case"].lower(), path.name
-            if label in cases[code]:
-                label = f"{path.name} (2)"
-                twice[code] = label
-            cases[code][label] = inventory.root / path
-    homes = {path.parent: code for code, files in cases.items() for path in files.values()}
+            code = match["case"].lower()
+            cases[code][unused(cases[code], path.name)] = inventory.root / path
+            homes[path.parent].add(code)
     for path in inventory.files:
-        if path.name.lower() == "info.cfg" and (code := homes.get((inventory.root / path).parent)):
-            cases[code].setdefault("Info.cfg", inventory.root / path)
+        if path.name.lower() == "info.cfg" and len(codes := homes.get(path.parent, set())) == 1:
+            (code,) = codes
+            cases[code][unused(cases[code], "Info.cfg")] = inventory.root / path
     for code, files in sorted(cases.items()):
-        info = _info(files.get("Info.cfg"))
-        details = {"info": info, "twice": twice.get(code)}
-        found.cases.append(Case("acdc", code, dict(sorted(files.items())), details, stratum=info.get("group", "")))
+        if any((match := NAME.fullmatch(label)) and (match["whole"] or match["mask"]) for label in files):
+            info = _info(files.get("Info.cfg"))
+            group = info.get("group", "").upper()
+            stratum = group if group in GROUPS else ""
+            found.cases.append(Case("acdc", code, dict(sorted(files.items())), {"info": info}, stratum=stratum))
     return found
 
 
@@ -57,18 +58,13 @@ def _info(path: Path | None) -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in lines if ":" in line)
     wanted = {"ed", "es", "group"}
-    return {k: value.strip()[:20] for key, _, value in pairs if (k := key.strip().lower()) in wanted}
+    return {k: value.strip()[:8] for key, _, value in pairs if (k := key.strip().lower()) in wanted}
 
 
 def read(case: Case) -> Study:
     """One patient: the 4-D image, or where that is missing the frames that have an image of their own."""
-    if case.details["twice"]:
-        raise StudyError("is there twice: one patient must lie in one folder", case.details["twice"])
     notes = Notes()
-    parts = {label: match for label in case.files if (match := NAME.fullmatch(label))}
-    whole = next((label for label, match in parts.items() if match["whole"]), None)
-    stills = {int(m["frame"]): label for label, m in parts.items() if m["frame"] and not m["mask"]}
-    truth = {int(m["frame"]): label for label, m in parts.items() if m["mask"]}
+    whole, stills, truth = _parts(without_copies(case, notes))
     if whole is not None:
         cine = nifti.read(case.files[whole], whole)
         numbers = list(range(1, len(cine.voxels_TZYX) + 1))
@@ -92,6 +88,19 @@ def read(case: Case) -> Study:
     )
 
 
+def _parts(labels: list[str]) -> tuple[str | None, dict[int, str], dict[int, str]]:
+    """The 4-D image, images and ground truth by frame. StudyError where one of them is there in two files."""
+    parts: dict[tuple[str, int], str] = {}
+    for label in labels:
+        if match := NAME.fullmatch(label):
+            kind = "whole" if match["whole"] else "truth" if match["mask"] else "still"
+            first = parts.setdefault((kind, int(match["frame"] or 0)), label)
+            if first != label:
+                raise StudyError(f"is the same image as {first}, or another under its name: leave one", label)
+    stills, truth = ({n: label for (k, n), label in parts.items() if k == kind} for kind in ("still", "truth"))
+    return parts.get(("whole", 0)), stills, truth
+
+
 def _phase(case: Case, image: tuple[nifti.Volume, int], first: nifti.Volume, truth: str | None) -> list[Frame]:
     volume, t = image
     if not volume.same_grid(first, place=True):
@@ -101,6 +110,8 @@ def _phase(case: Case, image: tuple[nifti.Volume, int], first: nifti.Volume, tru
     mask = nifti.read(case.files[truth], truth)
     if len(mask.voxels_TZYX) != 1 or not mask.same_grid(volume, place=False):
         raise StudyError(f"is a mask of {mask.grid}, its image has {volume.grid} or other spacings", truth)
+    if not mask.same_axes(volume):
+        raise StudyError("its axes run another way than its image's: make the headers agree", truth)
     values = np.unique(mask.voxels_TZYX)
     if not np.isin(values, np.arange(len(LABELS))).all():
         raise StudyError(f"holds the labels {values[:6].tolist()}, wanted 0 to {len(LABELS) - 1}", truth)

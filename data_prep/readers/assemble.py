@@ -63,17 +63,10 @@ def _check_still(stack: _Stack) -> None:
 
 def _with_heights(stacks: list[_Stack]) -> list[_Stack]:
     """The stacks sorted along the common normal; StudyError where one is not parallel to the others."""
-    normals = np.array([geometry.slice_normal(stack.first.orientation) for stack in stacks])
-    tilt = np.median(np.abs(normals @ normals.T), axis=1)  # a slice agrees with most of the others
-    odd = int(np.argmin(tilt))
-    reference = normals[int(np.argmax(tilt))]
-    if tilt[odd] < geometry.LEAST_PARALLEL:
-        raise StudyError(
-            f"is not parallel to the other slices (cosine {tilt[odd]:.3f}, wanted over {geometry.LEAST_PARALLEL})",
-            stacks[odd].first.file,
-        )
-    for stack in stacks:
-        stack.height_mm = float(reference @ np.array(stack.first.position_mm))
+    first = [stack.first for stack in stacks]
+    heights = geometry.common_heights_mm([(frame.orientation, frame.position_mm, frame.file) for frame in first])
+    for stack, height in zip(stacks, heights, strict=True):
+        stack.height_mm = float(height)
     return sorted(stacks, key=lambda stack: stack.height_mm)
 
 

@@ -43,6 +43,8 @@ def read_bytes(path: Path, label: str) -> bytes:
         return files.read(path)
     except OSError as error:
         raise StudyError(error.strerror or "cannot be read", label) from error
+    except ValueError as error:
+        raise StudyError("has a name that is none", label) from error
 
 
 def header(path: Path, label: str) -> Header:
@@ -117,7 +119,8 @@ def _pixels(found: Tags, path: Path) -> tuple[np.ndarray, bool]:
         raise StudyError(f"has a matrix of {rows} x {columns}, wanted 2 to {LARGEST_MATRIX}")
     allocated = found["BitsAllocated"]
     stored = found.get("BitsStored", allocated)
-    if found["syntax"] not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or allocated not in (8, 16):
+    common = found.get("PhotometricInterpretation", "MONOCHROME2") == "MONOCHROME2" and allocated in (8, 16)
+    if found["syntax"] not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian) or not common:
         return _decoded(path, UID(found["syntax"]), (rows, columns)), True
     if not 1 <= stored <= allocated:
         raise StudyError(f"BitsStored is {stored}, wanted 1 to {allocated}")

@@ -1,11 +1,13 @@
 """What a reader finds below RAW, before it reads any of it."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from data_prep.readers import dicom
-from data_prep.study import Case, StudyError
+from data_prep.study import Case, Notes, StudyError
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,28 @@ class Found:
     """Files that belong to no study, relative to RAW, and the rule."""
     used: set[Path] = field(default_factory=set)
     """Files that serve more than one study."""
+
+
+def unused(labels: Collection[str], name: str) -> str:
+    """`name`, or with a number behind it where it is a label already."""
+    return next(label for n in count(1) if (label := name if n == 1 else f"{name} ({n})") not in labels)
+
+
+def without_copies(case: Case, notes: Notes) -> list[str]:
+    """The case's labels without files that are there again under the same name.
+
+    StudyError where the two differ: they could be two people's.
+    """
+    kept: dict[str, str] = {}
+    for label in sorted(case.files, key=lambda label: case.files[label]):
+        name = re.sub(r" \(\d+\)$", "", label)
+        first = kept.setdefault(name, label)
+        if first == label:
+            continue
+        if dicom.read_bytes(case.files[label], label) != dicom.read_bytes(case.files[first], first):
+            raise StudyError("is there twice, and the two differ: one case must lie in one folder", label)
+        notes.ignored[label] = f"a copy of {first}"
+    return sorted(kept.values())
 
 
 def first_source(cases: Iterable[Case], suffix: str) -> str:

@@ -19,7 +19,7 @@ from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.keys import is_archive_code
 from data_prep.readers import assemble, dicom
-from data_prep.readers.found import Found, Options, first_source
+from data_prep.readers.found import Found, Options, first_source, unused, without_copies
 from data_prep.study import Case, Frame, Notes, Study, StudyError
 
 LAYOUT = "LVSC: DET0000101_SA1_ph0.dcm with its mask DET0000101_SA1_ph0.png"
@@ -89,10 +89,7 @@ def _case(
     for match, path in files:
         kind, place = match["kind"].lower(), (int(match["level"]), int(match["phase"]))
         public = path.name if shown or is_archive_code(name) else f"SA{place[0]}_ph{place[1]}.{kind}"
-        label, n = public, 1
-        while label in labels:
-            n += 1
-            label = f"{public} ({n})"
+        label = unused(labels, public)
         labels[label] = root / path
         places[kind][place].append(label)
     details = {"images": dict(places["dcm"]), "masks": dict(places["png"]), "ed_es": ed_es}
@@ -102,8 +99,8 @@ def _case(
 def read(case: Case) -> Study:
     """One case. StudyError names the file that cannot be used and why."""
     notes = Notes()
-    images = _once(case, case.details["images"], notes)
-    masks = _once(case, case.details["masks"], notes)
+    kept = {*without_copies(case, notes)}
+    images, masks = (_once(case, case.details[kind], kept) for kind in ("images", "masks"))
     for place in set(masks) - set(images):
         notes.mended[masks[place]] = "left out: a mask whose image is not there"
     frames: dict[Place, Frame] = {}
@@ -120,31 +117,27 @@ def read(case: Case) -> Study:
     return study if case.details["ed_es"] is None else _with_ed_es(study, case.details["ed_es"])
 
 
-def _once(case: Case, places: dict[Place, list[str]], notes: Notes) -> dict[Place, str]:
-    """Each place's one file. Copies are passed over; different files under one name are a fault, and so is a
-    case in several folders: two people's slices must never become one study."""
-    once = {}
-    for place, labels in places.items():
-        first, *others = sorted(labels, key=lambda label: case.files[label])
-        content = dicom.read_bytes(case.files[first], first) if others else b""
-        for other in others:
-            if dicom.read_bytes(case.files[other], other) != content:
-                raise StudyError("is there twice, and the two differ: one case must lie in one folder", other)
-            notes.ignored[other] = f"a copy of {first}"
-        once[place] = first
+def _once(case: Case, places: dict[Place, list[str]], kept: set[str]) -> dict[Place, str]:
+    """Each place's one file. Two files are a fault, and so is a case in several folders: two people's slices must
+    never become one study."""
+    once: dict[Place, str] = {}
     homes: dict[Path, str] = {}
-    for label in once.values():
-        homes.setdefault(case.files[label].parent, label)
+    for place, labels in places.items():
+        for label in [label for label in labels if label in kept]:
+            if place in once:
+                raise StudyError(f"is there twice, as {once[place]} and this", label)
+            once[place] = label
+            homes.setdefault(case.files[label].parent, label)
     if len(homes) > 1:
-        raise StudyError(
-            f"its files lie in {len(homes)} folders: one case must lie in one folder", [*homes.values()][1]
-        )
+        second = [*homes.values()][1]
+        raise StudyError(f"its files lie in {len(homes)} folders: one case must lie in one folder", second)
     return once
 
 
 def _with_ed_es(study: Study, wanted: tuple[int, int]) -> Study:
     """ED and ES as the archive's table gives them, by the numbers in the files' names."""
-    if not {*wanted} <= {*study.phases}:
+    if not {*wanted} <= {*study.phases} or wanted[0] == wanted[1]:
+        study.notes.mended[study.levels[0].frames[0].file] = f"the archive's table of ED and ES has {wanted}: not used"
         return study
     ed, es = (study.phases.index(phase) for phase in wanted)
     return Study(study.source, study.phases, study.levels, study.notes, (ed, es, "the archive's table of ED and ES"))
@@ -159,7 +152,10 @@ def read_mask(path: Path, label: str) -> np.ndarray:
             if max(image.size) > dicom.LARGEST_MATRIX:
                 raise StudyError(f"is a mask of {image.size}, wanted at most {dicom.LARGEST_MATRIX}", label)
             # Black and white in every channel but a possible alpha: the first one tells.
-            values = np.asarray((image.convert("RGB") if image.mode == "P" else image).getchannel(0))
+            channels = (image.convert("RGB") if image.mode == "P" else image).split()
+            if len(channels) > 2 and any(other.tobytes() != channels[0].tobytes() for other in channels[1:3]):
+                raise StudyError("is a picture in colours, wanted a mask in black and white", label)
+            values = np.asarray(channels[0])
     except StudyError:
         raise
     except Exception as error:  # PIL raises of every kind on a damaged file

@@ -41,6 +41,20 @@ class Volume:
         """For messages."""
         return " x ".join(str(n) for n in self.voxels_TZYX.shape[1:])
 
+    def same_axes(self, other: "Volume") -> bool:
+        """Whether rows, columns and slices run the same way."""
+        return bool(np.abs(self.directions - other.directions).max() < 0.01)
+
+    def same_box(self, other: "Volume") -> bool:
+        """Whether both fill the same part of space, perhaps with axes that run the other way."""
+        centres = [
+            volume.origin_mm + volume.directions @ ((np.array(volume.voxels_TZYX.shape[:0:-1]) - 1) / 2 * steps)
+            for volume in (self, other)
+            for steps in [np.array(volume.spacing_mm[::-1])]
+        ]
+        apart = np.abs(centres[0] - centres[1]).max() < 0.5 * min(self.spacing_mm)
+        return bool(apart and np.abs(np.abs(self.directions) - np.abs(other.directions)).max() < 0.01)
+
     def same_grid(self, other: "Volume", *, place: bool) -> bool:
         """Whether a voxel of one is the voxel of the other; place: also that it lies at the same point."""
         if self.voxels_TZYX.shape[1:] != other.voxels_TZYX.shape[1:]:
@@ -48,7 +62,7 @@ class Volume:
         if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=0.01):
             return False
         apart = np.abs(self.origin_mm - other.origin_mm).max() < 0.5 * min(self.spacing_mm)
-        return not place or bool(apart and np.abs(self.directions - other.directions).max() < 0.01)
+        return not place or bool(apart and self.same_axes(other))
 
 
 def is_nifti(name: str) -> bool:
@@ -121,9 +135,9 @@ def levels(phases: list[list[Frame]]) -> tuple[Level, ...]:
     first = phases[0]
     if len(first) > 1:
         step = math.dist(first[0].position_mm, first[1].position_mm)
-        if step < 0.99 * min(first[0].spacing_mm):
+        if step < 0.99 * max(first[0].spacing_mm):
             raise StudyError(
-                f"has slices {step:.2f} mm apart and pixels of {first[0].spacing_mm[0]:.2f} mm: "
+                f"has slices {step:.2f} mm apart and pixels of {max(first[0].spacing_mm):.2f} mm: "
                 "the slices must run along the third axis",
                 first[0].file,
             )

@@ -21,9 +21,9 @@ _BITS = {2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 256: 8, 512: 16, 768: 32, 1024: 64,
 """Bits a voxel, by the code of a type that is one real number."""
 _FIELDS = {
     348: {"dims": ("8h", 40), "type": ("2h", 70), "pixdim": ("8f", 76), "offset": ("f", 108), "scale": ("2f", 112)}
-    | {"sform": ("h", 254), "rows": ("12f", 280), "magic": ("4s", 344)},
+    | {"qform": ("h", 252), "quatern": ("6f", 256), "sform": ("h", 254), "rows": ("12f", 280), "magic": ("4s", 344)},
     540: {"dims": ("8q", 16), "type": ("2h", 12), "pixdim": ("8d", 104), "offset": ("q", 168), "scale": ("2d", 176)}
-    | {"sform": ("i", 348), "rows": ("12d", 400), "magic": ("4s", 4)},
+    | {"qform": ("i", 344), "quatern": ("6d", 352), "sform": ("i", 348), "rows": ("12d", 400), "magic": ("4s", 4)},
 }
 """Format and offset, by the header's size: NIfTI-1, NIfTI-2."""
 _MAGIC = {348: b"n+1\0", 540: b"n+2\0"}
@@ -37,6 +37,8 @@ class _Header:
     pixdim: tuple[float, ...]
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    qform: tuple[int, ...]
+    quatern: tuple[float, ...]
     sform: tuple[int, ...]
     rows: tuple[float, ...]
     magic: tuple[bytes, ...]
@@ -107,6 +109,8 @@ def _contradiction(header: _Header) -> str:
         return f"has spacings {[round(step, 4) for step in spacing]} mm: not a geometry"
     if not all(math.isfinite(value) for value in header.scale):
         return "its grey levels are scaled by what is no number"
+    if header.qform[0] > 0 and not all(math.isfinite(value) for value in header.quatern):
+        return "its orientation is given by what is no number"
     if header.sform[0] > 0:
         steps = [math.hypot(*header.rows[column::4]) for column in range(len(spacing))]
         if not all(abs(step - said) <= 0.01 * said for step, said in zip(steps, spacing, strict=True)):

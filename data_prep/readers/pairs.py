@@ -1,6 +1,8 @@
 """Images and the masks that were drawn on them -> a study: NIfTI on NIfTI, or NIfTI on a DICOM series."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,41 +14,46 @@ BINARY = (1, 255)
 KEPT_VOLUME = (0.5, 1.5)
 """Share of a mask's volume that must be found again on its image's grid."""
 
-Entry = tuple[tuple[str, ...], str | None, str]
-"""Labels of the image's files, of the mask, and the phase as the table gives it."""
+
+class Entry(NamedTuple):
+    """A row of the table."""
+
+    images: tuple[str, ...]
+    """Labels of the image's files."""
+    mask: str | None
+    phase: str
+    """As the table gives it."""
+    series: bool
+    """The image is a folder of DICOM files."""
 
 
 def read(case: Case) -> Study:
     """A study from its rows."""
     rows: Sequence[Entry] = case.details["rows"]
     notes = Notes()
-    if len({images for images, _, _ in rows}) > 1:
+    if len({row.images for row in rows}) > 1:
         return _stills(case, rows, notes)
-    images = rows[0][0]
-    if not images:
-        raise StudyError("its folder holds no files")
-    if nifti.is_nifti(images[0]):
-        return _cine(case, rows, notes)
-    return _series(case, rows, notes)
+    return _series(case, rows, notes) if rows[0].series else _cine(case, rows, notes)
 
 
 def _stills(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
     """3-D images, a phase each."""
     by_phase: dict[str, Entry] = {}
     for row in rows:
-        phase = row[2].upper()
+        phase = str(int(row.phase)) if row.phase.isdecimal() else row.phase.upper()
         if phase in by_phase:
-            raise StudyError(f"has phase {row[2]} like another row of its subject", row[0][0])
+            raise StudyError(f"has phase {row.phase} like another row of its subject", row.images[0])
         by_phase[phase] = row
     named = {*by_phase} <= {"ED", "ES"}
     if not named and not all(phase.isdecimal() for phase in by_phase):
-        raise StudyError("phase must be a number in every row of its subject, or ED or ES in every row", rows[0][0][0])
+        first_file = rows[0].images[0]
+        raise StudyError("phase must be a number in every row of its subject, or ED or ES in every row", first_file)
     order = sorted(by_phase, key=lambda phase: phase if named else int(phase))  # type: ignore[return-value,arg-type]
     phases: list[list[Frame]] = []
     first: nifti.Volume | None = None
     for phase in order:
-        (image, *_), mask, _ = by_phase[phase]
-        if not nifti.is_nifti(image):
+        (image, *_), mask, _, is_series = by_phase[phase]
+        if is_series:
             raise StudyError("has a phase of its own, so it must be a 3-D NIfTI", image)
         volume = nifti.read(case.files[image], image)
         first = first or volume
@@ -69,9 +76,9 @@ def _stills(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
 
 def _cine(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
     """One NIfTI, and a mask of all its phases or a mask for each of some."""
-    (image, *_), _, _ = rows[0]
+    image = rows[0].images[0]
     volume = nifti.read(case.files[image], image)
-    if len(volume.voxels_TZYX) == 1 and len(rows) == 1 and rows[0][2]:
+    if len(volume.voxels_TZYX) == 1 and len(rows) == 1 and rows[0].phase:
         return _stills(case, rows, notes)
     masks = _masks(case, rows, len(volume.voxels_TZYX))
     by_phase: dict[int, tuple[np.ndarray, str]] = {}
@@ -83,10 +90,16 @@ def _cine(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
 
 def _series(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
     """One DICOM series; its masks are brought onto each slice by place."""
-    images = rows[0][0]
-    headers = {label: dicom.header(case.files[label], label) for label in images}
+    headers = {}
+    for label in rows[0].images:
+        if dicom.read_bytes(case.files[label], label)[128:132] == b"DICM":
+            headers[label] = dicom.header(case.files[label], label)
+        else:
+            notes.ignored[label] = "no DICOM file, in the folder of a series"
+    if not headers:
+        raise StudyError("its folder holds no DICOM file", next(iter(rows[0].images), None))
     if len(found := {header.series for header in headers.values()}) > 1:
-        raise StudyError(f"its folder holds {len(found)} series; wanted one", images[0])
+        raise StudyError(f"its folder holds {len(found)} series; wanted one", next(iter(headers)))
     places = series.places(headers, {label: header.instance for label, header in headers.items()})
     masks = _masks(case, rows, 1 + max(phase for _, phase in places))
     frames: dict[tuple[int, int], Frame] = {}
@@ -96,15 +109,8 @@ def _series(case: Case, rows: Sequence[Entry], notes: Notes) -> Study:
         sources.add(source)
         drawn = next((m for m in masks if phase in m.phases), None)
         mask_YX = None if drawn is None else _on_slice(drawn, phase, frame)
-        frames[level, phase] = Frame(
-            frame.image_YX,
-            mask_YX,
-            frame.spacing_mm,
-            frame.position_mm,
-            frame.orientation,
-            label,
-            None if mask_YX is None or drawn is None else drawn.label,
-        )
+        mask_file = None if mask_YX is None or drawn is None else drawn.label
+        frames[level, phase] = replace(frame, mask_YX=mask_YX, mask_file=mask_file)
     for drawn in masks:
         if drawn.volume.voxels_TZYX.any() and not any(
             frame.mask_file == drawn.label and frame.mask_YX is not None and frame.mask_YX.any()
@@ -125,8 +131,8 @@ class _Drawn:
 
 def _masks(case: Case, rows: Sequence[Entry], count: int) -> list[_Drawn]:
     made: list[_Drawn] = []
-    for (image, *_), mask, phase in rows:
-        drawn = _mask(case, mask, count, phase, image)
+    for row in rows:
+        drawn = _mask(case, row.mask, count, row.phase, row.images[0])
         if drawn is None:
             continue
         if any({*drawn.phases} & {*other.phases} for other in made):
@@ -160,6 +166,9 @@ def _classes(volume: nifti.Volume, values: Sequence[tuple[int, int]]) -> np.ndar
     if values:
         for label, value in values:
             out[theirs == value] = label
+        if theirs.any() and not out.any():
+            shown = ", ".join(f"{value:g}" for value in np.unique(theirs).tolist()[:6])
+            raise StudyError(f"holds the values {shown}, and none that --label or dataset.json names", volume.label)
         return out
     there = [value for value in np.unique(theirs).tolist() if value != 0]
     if len(there) > 1 or not {*there} <= {*BINARY}:
@@ -179,7 +188,8 @@ def _on_grid(drawn: _Drawn | None, image: nifti.Volume, notes: Notes) -> dict[in
     at = list(drawn.phases)
     if mask.same_grid(image, place=True):
         return {phase: mask.voxels_TZYX[min(n, len(mask.voxels_TZYX) - 1)] for n, phase in enumerate(at)}
-    if mask.voxels_TZYX.shape[1:] == image.voxels_TZYX.shape[1:]:
+    turned = mask.same_box(image) and not mask.same_axes(image)
+    if mask.voxels_TZYX.shape[1:] == image.voxels_TZYX.shape[1:] and not turned:
         raise StudyError("has its image's size, and its header gives another place: make the headers agree", mask.label)
     made = {}
     for n, phase in enumerate(at):
@@ -191,7 +201,8 @@ def _on_grid(drawn: _Drawn | None, image: nifti.Volume, notes: Notes) -> dict[in
         )
         if not KEPT_VOLUME[0] * before <= after <= KEPT_VOLUME[1] * before:
             raise StudyError(f"does not lie where its image lies ({after / before:.0%} of it does)", mask.label)
-    notes.mended[mask.label] = f"a mask of {mask.grid} on an image of {image.grid}: brought onto it by place"
+    how = "with axes that run another way" if turned else f"of {mask.grid} on an image of {image.grid}"
+    notes.mended[mask.label] = f"a mask {how}: brought onto it by place"
     return made
 
 

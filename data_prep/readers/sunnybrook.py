@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -18,7 +19,7 @@ from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import assemble, contours, dicom, series
 from data_prep.readers.dicom import Header
-from data_prep.readers.found import Found, Options, first_source
+from data_prep.readers.found import Found, Options, first_source, unused, without_copies
 from data_prep.study import MYOCARDIUM, Case, Frame, Notes, Study, StudyError
 
 LAYOUT = "Sunnybrook: SC-HF-I-1/IM-0004-0048.dcm with contours SC-HF-I-01/.../IM-0001-0048-icontour-manual.txt"
@@ -99,10 +100,7 @@ def _case(code: str, spelling: str, images: list[Path], drawn: list[Path], root:
     files: dict[str, Path] = {}
     numbers: dict[str, dict[str, int]] = {"image": {}, "i": {}, "o": {}}
     for path in sorted(images + drawn):
-        label, n = path.name, 1
-        while label in files:
-            n += 1
-            label = f"{path.name} ({n})"
+        label = unused(files, path.name)
         files[label] = root / path
         if match := CONTOUR.fullmatch(path.name):
             numbers[match["kind"].lower()][label] = int(match["number"])
@@ -115,7 +113,8 @@ def _case(code: str, spelling: str, images: list[Path], drawn: list[Path], root:
 def read(case: Case) -> Study:
     """One case: the series that its contours are of, the ring between its contours at ED."""
     notes = Notes()
-    numbers = case.details["numbers"]
+    kept = {*without_copies(case, notes)}
+    numbers = {kind: {k: n for k, n in known.items() if k in kept} for kind, known in case.details["numbers"].items()}
     headers = {label: dicom.header(case.files[label], label) for label in numbers["image"]}
     inner, outer = (_by_number(numbers[kind]) for kind in ("i", "o"))
     chosen = _short_axis(headers, numbers["image"], {*inner, *outer})
@@ -127,6 +126,8 @@ def read(case: Case) -> Study:
     sources = set()
     for place, label in series.places(chosen, numbers["image"]).items():
         number = numbers["image"][label]
+        if number in outer and number not in inner:
+            notes.mended[outer.pop(number)] = "left out: no inner contour goes with it"
         frames[place], source = _frame(case, label, inner.get(number), outer.get(number))
         sources.add(source)
     return assemble.study("phantom" if sources == {"phantom"} else "sunnybrook", frames, notes)
@@ -176,24 +177,11 @@ def _frame(case: Case, label: str, inner_file: str | None, outer_file: str | Non
         for file in (inner_file, outer_file)
     )
     mask_YX, cavity_mm2 = None, None
-    if outer_YX is not None:
-        within = np.zeros(shape, bool) if inner_YX is None else inner_YX
-        share = (within & outer_YX).sum() / max(within.sum(), 1)
-        if within.any() and share < ENCLOSED:
+    if outer_YX is not None and inner_YX is not None:
+        share = (inner_YX & outer_YX).sum() / max(inner_YX.sum(), 1)
+        if share < ENCLOSED:
             raise StudyError(f"does not enclose its inner contour ({share:.0%} of it): displaced", outer_file)
-        mask_YX = (outer_YX & ~within).astype(np.uint8) * np.uint8(MYOCARDIUM)
+        mask_YX = (outer_YX & ~inner_YX).astype(np.uint8) * np.uint8(MYOCARDIUM)
     elif inner_YX is not None:
         cavity_mm2 = float(inner_YX.sum()) * frame.spacing_mm[0] * frame.spacing_mm[1]
-    return (
-        Frame(
-            frame.image_YX,
-            mask_YX,
-            frame.spacing_mm,
-            frame.position_mm,
-            frame.orientation,
-            label,
-            outer_file,
-            cavity_mm2,
-        ),
-        source,
-    )
+    return replace(frame, mask_YX=mask_YX, mask_file=outer_file, cavity_mm2=cavity_mm2), source

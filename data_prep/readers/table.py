@@ -14,8 +14,9 @@ and `stratum` may be empty.
 
 import csv
 import io
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data_prep.files import read_text
@@ -33,7 +34,8 @@ TEMPLATE = "subject,image,mask,phase,stratum\nP001,P001/cine.nii.gz,P001/ed_mask
 def find(inventory: Inventory, options: Options) -> Found:
     """The table's rows, or an nnU-Net folder's. ValueError where the table itself is at fault."""
     found = Found(source="table", classes=2)
-    tables = [path for path in inventory.files if path.suffix.lower() == ".csv" and _is_table(inventory.root / path)]
+    lists = [path for path in inventory.files if path.suffix.lower() == ".csv"]
+    tables = [path for path in lists if _is_table(inventory.root / path)]
     if len(tables) > 1:
         raise ValueError(f"raw folder {inventory.root}: {len(tables)} tables; wanted one, give its path as RAW")
     labels = dict(options.labels)
@@ -45,6 +47,8 @@ def find(inventory: Inventory, options: Options) -> Found:
         labels = labels or own_labels
     if not rows:
         return found
+    if len({*labels.values()}) < len(labels):
+        raise ValueError(f"two classes have one value: {labels}; wanted a value of its own for each")
     if labels and ALL_CLASSES[1] not in labels:
         raise ValueError("--label names no myocardium; wanted --label myocardium=VALUE among them")
     found.classes = 1 + max((ALL_CLASSES.index(name) for name in labels), default=1)
@@ -58,6 +62,8 @@ def _is_table(path: Path) -> bool:
         head = next(csv.reader(read_text(path).splitlines()[:1]), [])
     except (OSError, csv.Error):
         return False
+    if {"subject", "image"} <= {cell.strip().lower() for cell in ";".join(head).split(";")} and len(head) == 1:
+        raise ValueError(f"{path}: its columns are not separated by commas; save it as CSV with commas")
     return {"subject", "image"} <= {cell.strip().lower() for cell in head}
 
 
@@ -73,8 +79,10 @@ def _rows(path: Path) -> list[Row]:
             raise ValueError(f"{path}: column {unknown[0]!r}, wanted {','.join(COLUMNS)}")
         if not cells["subject"] or not cells["image"]:
             raise ValueError(f"{path}: line {number} has no subject or no image")
-        mask = path.parent / cells["mask"] if cells.get("mask") else None
-        image = path.parent / cells["image"]
+        image, *masks = (
+            Path(os.path.normpath(path.parent / cells[name])) for name in ("image", "mask") if cells.get(name)
+        )
+        mask = masks[0] if masks else None
         rows.append(Row(number, cells["subject"], image, mask, cells.get("phase", ""), cells.get("stratum", "")))
     if not rows:
         raise ValueError(f"{path}: has no rows; wanted at least one image")
@@ -82,6 +90,10 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _cases(rows: Sequence[Row], labels: dict[str, int]) -> list[Case]:
+    owner: dict[Path, Row] = {}
+    for row in rows:
+        if owner.setdefault(row.image, row).subject != row.subject:
+            raise ValueError(f"the table's lines {owner[row.image].line} and {row.line} give two subjects one image")
     by_subject: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_subject[row.subject].append(row)
@@ -98,14 +110,15 @@ def _cases(rows: Sequence[Row], labels: dict[str, int]) -> list[Case]:
     return made
 
 
-def _case(name: str, subject: str, rows: Iterable[Row], values: tuple[tuple[int, int], ...]) -> Case:
+def _case(name: str, subject: str, rows: Sequence[Row], values: tuple[tuple[int, int], ...]) -> Case:
     """Labels give the line of the table: the names of a user's files could name a person."""
     files: dict[str, Path] = {}
     images: dict[Path, tuple[str, ...]] = {}
     entries = []
+    masks = {row.mask for row in rows}
     for row in rows:
         if row.image not in images:
-            parts = _parts(row.image)
+            parts = _parts(row.image, masks)
             what = [f"line {row.line} image{_suffix(path, n, len(parts))}" for n, path in enumerate(parts, start=1)]
             files.update(zip(what, parts, strict=True))
             images[row.image] = tuple(what)
@@ -113,17 +126,30 @@ def _case(name: str, subject: str, rows: Iterable[Row], values: tuple[tuple[int,
         if row.mask is not None:
             mask = f"line {row.line} mask{_suffix(row.mask, 1, 1)}"
             files[mask] = row.mask
-        entries.append((images[row.image], mask, row.phase))
+        entries.append(pairs.Entry(images[row.image], mask, row.phase, _is_folder(row.image)))
     stratum = next((row.stratum for row in rows if row.stratum), "")
     details = {"rows": tuple(entries), "values": values}
     return Case("table", name, files, details, subject=subject, stratum=stratum)
 
 
-def _parts(image: Path) -> list[Path]:
-    """The file, or the files of a series' folder."""
-    if not image.is_dir():
+def _parts(image: Path, masks: Collection[Path | None]) -> list[Path]:
+    """The file, or the files of a series' folder that may be its images; what cannot be looked at is found out when
+    it is read."""
+    if not _is_folder(image):
         return [image]
-    return sorted(path for path in image.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        there = sorted(path for path in image.iterdir() if path.is_file())
+    except OSError:
+        return [image]
+    other = {path for path in there if path in masks or nifti.is_nifti(path.name) or path.name.upper() == "DICOMDIR"}
+    return [path for path in there if path not in other and not path.name.startswith(".")] or [image]
+
+
+def _is_folder(image: Path) -> bool:
+    try:
+        return image.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _suffix(path: Path, n: int, count: int) -> str:

@@ -25,7 +25,7 @@ _FLOATS = {
     0x00281052: "RescaleIntercept",
     0x00281053: "RescaleSlope",
 }
-_TEXTS = {0x00080070: "Manufacturer", 0x0020000E: "SeriesInstanceUID"}
+_TEXTS = {0x00080070: "Manufacturer", 0x0020000E: "SeriesInstanceUID", 0x00280004: "PhotometricInterpretation"}
 _NUMBERS = {0x00200013: "InstanceNumber", 0x00280008: "NumberOfFrames"}  # written as text
 _SHORTS = {
     0x00280002: "SamplesPerPixel",
