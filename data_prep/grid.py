@@ -89,14 +89,15 @@ def _scaled(levels: list[Level], study: Study) -> list[Level]:
 def _put(frame: Frame, grid: Grid, image_YX: np.ndarray, mask_YX: np.ndarray, z: int, warnings: dict[str, str]) -> None:
     """One frame into its place of the arrays."""
     grey_YX = geometry.resample_YX(frame.image_YX, frame.spacing_mm, grid.spacing_mm, grid.size, labels=False)
-    if not np.isfinite(grey_YX).all():
-        raise StudyError("its grey levels are not all finite numbers", frame.file)
     np.rint(grey_YX, out=grey_YX)
-    if grey_YX.max() > INT16.max or grey_YX.min() < INT16.min:
-        warnings[frame.file] = f"level {z}: grey levels beyond int16 are cut off"
-        np.clip(grey_YX, INT16.min, INT16.max, out=grey_YX)
+    if not np.can_cast(frame.image_YX.dtype, np.int16):
+        if not np.isfinite(grey_YX).all():
+            raise StudyError("its grey levels are not all finite numbers", frame.file)
+        if grey_YX.max() > INT16.max or grey_YX.min() < INT16.min:
+            warnings[frame.file] = f"level {z}: grey levels beyond int16 are cut off"
+            np.clip(grey_YX, INT16.min, INT16.max, out=grey_YX)
     image_YX[:] = grey_YX
-    if frame.mask_YX is None:
+    if frame.mask_YX is None or not frame.mask_YX.any():
         return
     label_YX = geometry.resample_YX(frame.mask_YX, frame.mask_spacing_mm, grid.spacing_mm, grid.size, labels=True)
     if _cut_off(frame, grid):

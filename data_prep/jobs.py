@@ -7,7 +7,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,10 @@ from data_prep.study import Case, StudyError
 
 CONVERTER = 1
 """To be raised when the same files come out otherwise, so that finished studies are converted again."""
+
+
+MOST_UNSEALED = 4
+"""Studies that may wait for the disk; they would have to be converted again after a kill."""
 
 
 class WriteError(OSError):
@@ -65,6 +69,8 @@ class Outcome:
     files: int = 0
     size: int = 0
     """bytes"""
+    making: Path | None = None
+    """What was written, to be sealed."""
 
 
 def run(job: Job) -> Outcome:
@@ -93,7 +99,7 @@ def run(job: Job) -> Outcome:
         "ignored": study.notes.ignored,
         "warnings": arrays.warnings,
     }
-    files, size = _write(job, arrays, attributes)
+    written, size, making = _write(job, arrays, attributes)
     return Outcome(
         key=job.key,
         result="converted",
@@ -103,8 +109,9 @@ def run(job: Job) -> Outcome:
         volumes=arrays.labelled_TZ.shape[0],
         slices=arrays.labelled_TZ.size,
         labelled=int(arrays.labelled_TZ.sum()),
-        files=files,
+        files=written,
         size=size,
+        making=making,
     )
 
 
@@ -149,26 +156,75 @@ def _unchanged(key: str, there: Path, made_from: str) -> Outcome | None:
         return None
 
 
-def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tuple[int, int]:
-    """Files and bytes written, or that would be."""
+def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tuple[int, int, Path | None]:
+    """Files and bytes written, or that would be; and where they are to be sealed."""
     made = (arrays.image_TZYX, arrays.mask_TZYX, arrays.labelled_TZ, attributes)
     if job.folder is None:
         memory: dict[str, Any] = {}
         store.write_patient(zarr.storage.MemoryStore(memory), *made)
-        return len(memory), sum(len(content) for content in memory.values())
+        return len(memory), sum(len(content) for content in memory.values()), None
     try:
-        store.Writer(job.folder).add(job.key, *made)
-        written = [path for path in (job.folder / job.key).rglob("*") if path.is_file()]
-        return len(written), sum(path.stat().st_size for path in written)
+        making = store.Writer(job.folder).write(job.key, *made)
+        written = [path for path in making.rglob("*") if path.is_file()]
+        return len(written), sum(path.stat().st_size for path in written), making
     except OSError as error:
         raise WriteError(error.errno, error.strerror or "cannot be written") from error
 
 
 def run_all(todo: Sequence[Job], workers: int) -> Iterator[Outcome]:
-    """The outcomes as they come. With more than one worker each is a process of its own.
+    """The outcomes as they come; at the end all patients are sealed. With more than one worker each is a process.
 
-    RuntimeError where a worker was killed, and which studies it may have been at.
+    RuntimeError where a worker was killed, and which studies it may have been at. WriteError where the store cannot
+    be written.
     """
+    folder = {job.key: job.folder for job in todo}
+    with Sealer() as sealer:
+        for outcome in _run_all(todo, workers):
+            home = folder[outcome.key]
+            if outcome.making is not None and home is not None:
+                sealer.seal(store.Writer(home), outcome.key, outcome.making)
+            yield outcome
+        sealer.finish()
+
+
+class Sealer:
+    """Waits for the disk beside the work: a study is converted while the one before is made safe."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
+        self._failed = False
+
+    def __enter__(self) -> "Sealer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def seal(self, writer: store.Writer, key: str, making: Path) -> None:
+        """Soon. What went wrong with earlier ones is raised here."""
+        self._pending.append(self._thread.submit(self._seal, writer, key, making))
+        self.finish(left=MOST_UNSEALED)
+
+    def finish(self, left: int = 0) -> None:
+        """Wait until no more than `left` are to be sealed. WriteError where one cannot be."""
+        while self._pending and (len(self._pending) > left or self._pending[0].done()):
+            try:
+                self._pending.pop(0).result()
+            except OSError as error:
+                raise WriteError(error.errno, error.strerror or "cannot be written") from error
+
+    def _seal(self, writer: store.Writer, key: str, making: Path) -> None:
+        if self._failed:
+            return
+        try:
+            writer.seal(key, making)
+        except BaseException:
+            self._failed = True
+            raise
+
+
+def _run_all(todo: Sequence[Job], workers: int) -> Iterator[Outcome]:
     if workers == 1 or len(todo) < 2:
         yield from map(run, todo)
         return

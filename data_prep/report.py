@@ -92,21 +92,17 @@ def _by_reason(mended: Mapping[str, str]) -> dict[str, list[str]]:
 
 def write(store: Path, inventory: Inventory, found: Found, cases: Mapping[str, Case], summary: Summary) -> None:
     """The report beside `store`: a row per file below RAW. cases: key -> case."""
-    rows = {path: ("", "ignored", reason) for path, reason in (inventory.ignored | found.ignored).items()}
-    rows |= {path: ("", "used", "") for path in found.used}
-    rows |= {path: ("", "set_aside", f"folder cannot be read: {why}") for path, why in inventory.unreadable.items()}
+    rows = {str(path): ("", "ignored", reason) for path, reason in (inventory.ignored | found.ignored).items()}
+    rows |= {str(path): ("", "used", "") for path in found.used}
+    rows |= {str(p): ("", "set_aside", f"folder cannot be read: {why}") for p, why in inventory.unreadable.items()}
+    root = os.path.abspath(inventory.root) + os.sep
     for outcome in summary.outcomes:
         for label, path in cases[outcome.key].files.items():
-            rows[_relative(path, inventory.root)] = (outcome.key, *_fate(outcome, label))
+            rows[os.path.abspath(path).removeprefix(root)] = (outcome.key, *_fate(outcome, label))
     for path in inventory.files:
-        rows.setdefault(path, ("", "ignored", "no file of the layout that was read"))
-    listed = [dict(zip(COLUMNS, (str(path), *row), strict=True)) for path, row in sorted(rows.items())]
+        rows.setdefault(str(path), ("", "ignored", "no file of the layout that was read"))
+    listed = [dict(zip(COLUMNS, (name, *row), strict=True)) for name, row in sorted(rows.items())]
     files.write_csv(beside(store), listed, COLUMNS, private=True)
-
-
-def _relative(path: Path, root: Path) -> Path:
-    path, root = (Path(os.path.abspath(p)) for p in (path, root))
-    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def _fate(outcome: Outcome, label: str) -> tuple[str, str]:

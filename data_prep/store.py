@@ -16,7 +16,6 @@ import builtins
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ def digest(image_TZYX: np.ndarray, mask_TZYX: np.ndarray, labelled_TZ: np.ndarra
     """sha256 over image, mask and labelled, in this order, C order, little-endian."""
     total = hashlib.sha256()
     for array, dtype in zip((image_TZYX, mask_TZYX, labelled_TZ), ARRAYS.values(), strict=True):
-        total.update(np.ascontiguousarray(array, dtype=dtype).tobytes())
+        total.update(np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -215,16 +214,36 @@ class Writer:
         attributes: Mapping[str, Any],
     ) -> None:
         """Write one patient, in place of an older one; there when everything is on the disk, and not before."""
-        making, gone = (self.folder / f"{MAKING}{key}-{secrets.token_hex(4)}" for _ in range(2))
+        self.seal(key, self.write(key, image_TZYX, mask_TZYX, labelled_TZ, attributes))
+
+    def write(
+        self,
+        key: str,
+        image_TZYX: np.ndarray,
+        mask_TZYX: np.ndarray,
+        labelled_TZ: np.ndarray,
+        attributes: Mapping[str, Any],
+    ) -> Path:
+        """The first half of `add`: the folder that is to be sealed."""
+        making = self.folder / f"{MAKING}{key}-{secrets.token_hex(4)}"
         try:
             write_patient(making, image_TZYX, mask_TZYX, labelled_TZ, attributes)
+        except BaseException:
+            files.remove(making)
+            raise
+        return making
+
+    def seal(self, key: str, making: Path) -> None:
+        """The second half of `add`, which waits for the disk."""
+        gone = making.with_name(making.name + "-gone")
+        try:
             files.sync(making)
             if (self.folder / key).exists():
                 (self.folder / key).rename(gone)
             making.rename(self.folder / key)
         finally:
             for left_over in (making, gone):
-                shutil.rmtree(left_over, ignore_errors=True)
+                files.remove(left_over)
 
 
 def write_patient(

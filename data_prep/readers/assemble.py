@@ -56,6 +56,12 @@ def _check_still(stack: _Stack) -> None:
     """A slice stays where it is through the beat; its matrix may change about the same centre."""
     first = stack.first
     for frame in stack.frames.values():
+        if (frame.position_mm, frame.orientation, frame.spacing_mm) == (
+            first.position_mm,
+            first.orientation,
+            first.spacing_mm,
+        ) and frame.image_YX.shape == first.image_YX.shape:
+            continue
         moved = not np.allclose(frame.centre_mm, first.centre_mm, atol=POSITION_TOLERANCE_MM)
         if moved or not np.allclose(frame.orientation, first.orientation, atol=DIRECTION_TOLERANCE):
             raise StudyError(f"its position or orientation differs from that of {first.file}", frame.file)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from data_prep.files import read_text
 from data_prep.inventory import Inventory
@@ -153,7 +153,9 @@ def read_mask(path: Path, label: str) -> np.ndarray:
                 raise StudyError(f"is a mask of {image.size}, wanted at most {dicom.LARGEST_MATRIX}", label)
             # Black and white in every channel but a possible alpha: the first one tells.
             channels = (image.convert("RGB") if image.mode == "P" else image).split()
-            if len(channels) > 2 and any(other.tobytes() != channels[0].tobytes() for other in channels[1:3]):
+            if len(channels) > 2 and any(
+                ImageChops.difference(channels[0], other).getbbox() for other in channels[1:3]
+            ):
                 raise StudyError("is a picture in colours, wanted a mask in black and white", label)
             values = np.asarray(channels[0])
     except StudyError:

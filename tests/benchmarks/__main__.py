@@ -1,8 +1,9 @@
-"""python -m tests.benchmarks [epoch] [trial]: the claims of speed, each a ratio measured in one run."""
+"""python -m tests.benchmarks [conversion] [loading] [epoch] [trial]: the claims of speed, each a ratio in one run."""
 
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,26 +14,49 @@ from cluster import executors
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
-from tests.benchmarks import epoch, trial
+from tests.benchmarks import conversion, epoch, loading, trial
+
+
+def made_store(home: Path) -> tuple[Path, str]:
+    """Ten small made-up patients and their digest."""
+    raw, path = home / "raw", home / "store.zarr"
+    if not path.exists():
+        phantom.make(raw, patients=10, slices=4, phases=4, seed=0)
+        convert.convert(raw, path, spacing_mm=3.125, size=96)
+    return path, store.open(path).digest
+
+
+def trials(home: Path) -> Iterator[str]:
+    path, digest = made_store(home)
+    tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
+    yield trial.run(tiny, path, few=2, many=8, rounds=5)
+
+
+def epochs(home: Path) -> Iterator[str]:
+    slices = data.load(*made_store(home))
+    fold = data.folds_of(slices, 5, 0, "validation")[0]
+    fold = replace(fold, train=fold.train[::2])
+    for width in (8, 16):
+        yield epoch.run(slices, fold, width, rounds=5)
+
+
+BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
+    "conversion": lambda _: conversion.rows(),
+    "loading": lambda _: loading.rows(),
+    "trial": trials,
+    "epoch": epochs,
+}
 
 
 def main(names: list[str]) -> None:
-    print(f"{date.today()}, {platform.platform()}, {executors.cores()} cores, torch {torch.__version__}")
+    if unknown := {*names} - {*BENCHMARKS}:
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    print(f"{date.today()}, {platform.platform()}, {executors.cores()} cores, torch {torch.__version__}", flush=True)
     with tempfile.TemporaryDirectory() as home:
-        raw, path = Path(home) / "raw", Path(home) / "store.zarr"
-        phantom.make(raw, patients=10, slices=4, phases=4, seed=0)
-        convert.convert(raw, path, spacing_mm=3.125, size=96)
-        digest = store.open(path).digest
-        slices = data.load(path, digest)
-        if "trial" in names:
-            tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
-            print(trial.run(tiny, path, few=2, many=8, rounds=5), flush=True)
-        if "epoch" in names:
-            fold = data.folds_of(slices, 5, 0, "validation")[0]
-            fold = replace(fold, train=fold.train[::2])
-            for width in (8, 16):
-                print(epoch.run(slices, fold, width, rounds=5), flush=True)
+        for name in names:
+            for row in BENCHMARKS[name](Path(home)):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["trial", "epoch"])
+    main(sys.argv[1:] or [*BENCHMARKS])
