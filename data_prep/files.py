@@ -39,7 +39,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def read(path: Path) -> bytes:
     """A regular file's bytes. OSError where it cannot be read, or is a pipe or a device, which might never end."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as file:
+    with open(handle, "rb", buffering=0) as file:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))

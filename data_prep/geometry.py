@@ -104,6 +104,8 @@ class _Axis(NamedTuple):
     share: np.ndarray
     """neighbouring input pixels of each, and the share of the one above"""
     nearest: np.ndarray
+    exact: bool
+    """Output pixels lie on input pixels: nothing is to be interpolated."""
 
 
 @lru_cache(maxsize=64)
@@ -120,6 +122,7 @@ def _axis(n: int, spacing_mm: float, size: int, to_mm: float) -> _Axis:
         np.clip(floor + 1, 0, n - 1).astype(np.intp),
         (place - floor).astype(np.float32),
         np.clip(np.floor(place + 0.5), 0, n - 1).astype(np.intp),
+        bool((place == floor).all()),
     )
 
 
@@ -144,6 +147,9 @@ def resample_YX(
         return out
     out = np.zeros(size, np.float32)
     source = image_YX.astype(np.float32, copy=False)
+    if y.exact and x.exact:
+        out[y.inside, x.inside] = source[y.below].take(x.below, axis=1)
+        return out
     rows = source[y.below]
     rows += (source[y.above] - rows) * y.share[:, None]
     left = rows.take(x.below, axis=1)

@@ -35,7 +35,9 @@ def ring(heart_YX: np.ndarray) -> Ring:
     columns = np.flatnonzero(heart_YX[rows[0] : rows[-1] + 1].any(axis=0))
     cropped = heart_YX[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] > 0
     pixels = int(np.count_nonzero(cropped))
-    outside, _ = ndimage.label(np.pad(~cropped, 1, constant_values=True))
+    background = np.ones((cropped.shape[0] + 2, cropped.shape[1] + 2), bool)
+    np.logical_not(cropped, out=background[1:-1, 1:-1])
+    outside, _ = ndimage.label(background)
     filled = cropped.size - int(np.count_nonzero(outside[1:-1, 1:-1] == outside[0, 0]))
     if filled > CLEARLY_CLOSED * pixels or pixels < 3:
         return Ring(pixels, filled, open=False)

@@ -12,7 +12,6 @@ be the slower part: 0.9 GB/s against 4 on the machine where it was measured, for
 Readers ignore attributes they do not know.
 """
 
-import builtins
 import hashlib
 import os
 import secrets
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from data_prep import files
+from data_prep import files, shards
 
 FORMAT = "branchpoint-cine"
 VERSION = 1
@@ -85,36 +84,17 @@ class Patient:
         return any(self._read("mask_TZYX", (int(t), int(z))).any() for t, z in places)
 
     def _read(self, name: str, where: Any) -> np.ndarray:
-        array = self.group[name]
-        assert isinstance(array, zarr.Array)
         try:
-            whole = _read_raw(array, self.folder / name) if where is ... else None
-            return np.asarray(array[where]) if whole is None else whole
-        except (OSError, ValueError, RuntimeError) as error:
+            whole = shards.read(self.folder / name) if where is ... else None
+            if whole is not None:
+                return whole
+            array = self.group[name]
+            assert isinstance(array, zarr.Array)
+            return np.asarray(array[where])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             said = getattr(error, "strerror", None) or str(error)
             reason = (said.splitlines() or [type(error).__name__])[0]
             raise ValueError(f"store: {self.key}/{name} is damaged ({reason}); convert the raw data again") from error
-
-
-def _read_raw(array: "zarr.Array[Any]", folder: Path) -> np.ndarray | None:
-    """The whole array, straight from its one shard; None where that is not laid out for it (zarr reads it then).
-
-    A shard is its chunks and, at the end, an index of their offsets and lengths (zarr's sharding_indexed
-    codec, version 1.0). Not compressed, one after another along the first axis, they are the array itself.
-    """
-    if array.compressors or array.shards != array.shape or array.chunks != (1, *array.shape[1:]):
-        return None
-    file = folder.joinpath("c", *"0" * array.ndim)
-    size, count = array.nbytes, array.shape[0]
-    with builtins.open(file, "rb") as handle:
-        if os.fstat(handle.fileno()).st_size != size + 16 * count + 4:  # a checksum ends it
-            return None
-        index = np.fromfile(handle, "<u8", 2 * count, offset=size)
-        starts = np.arange(count, dtype="<u8") * np.uint64(size // count)
-        if not np.array_equal(index, np.stack([starts, np.full(count, size // count, "<u8")], axis=1).ravel()):
-            return None
-        handle.seek(0)
-        return np.fromfile(handle, array.dtype, array.size).reshape(array.shape)
 
 
 @dataclass(frozen=True)
@@ -180,7 +160,8 @@ def open(path: str | os.PathLike[str]) -> Store:
         if min(store.spacing_mm) <= 0:
             raise ValueError("spacing_mm is not positive")
         lost = {folder.name for folder in folders} - {p.key for p in store.patients}
-        incomplete = [p.key for p in store.patients if not {*ARRAYS} <= {*p.group.array_keys()}] + sorted(lost)
+        there = {p.key: all((p.folder / name / "zarr.json").exists() for name in ARRAYS) for p in store.patients}
+        incomplete = [key for key, complete in there.items() if not complete] + sorted(lost)
         unsealed = [p.key for p in store.patients if "digest" not in p.attributes]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"store {path}: attributes are damaged ({error!r}); convert the data again") from error

@@ -4,6 +4,7 @@ Uncompressed pixels are taken from the bytes as they lie, compressed ones are de
 message says is ours: a library's own may quote the file.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def frame(path: Path, label: str, mask_YX: np.ndarray | None = None, mask_file: 
         low, high = SPACING_RANGE_MM
         raise StudyError(f"PixelSpacing is {list(spacing_mm)}, wanted two numbers from {low:g} to {high:g} mm", label)
     slope, intercept = found.get("RescaleSlope", (1.0,))[0], found.get("RescaleIntercept", (0.0,))[0]
-    if not np.isfinite([slope, intercept]).all() or slope == 0:
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
         raise StudyError(f"RescaleSlope is {slope}, RescaleIntercept {intercept}: not a scale", label)
     if (slope, intercept) != (1.0, 0.0) and not rescaled:
         image_YX = image_YX.astype(np.float32) * np.float32(slope) + np.float32(intercept)
@@ -100,12 +101,13 @@ def _place(found: Tags, label: str) -> tuple[tuple[float, float, float], tuple[f
     if missing:
         raise StudyError(f"has no {' and no '.join(missing)}: not an image with geometry", label)
     position_mm, orientation = found["ImagePositionPatient"], found["ImageOrientationPatient"]
-    if len(position_mm) != 3 or len(orientation) != 6 or not np.isfinite([*position_mm, *orientation]).all():
+    if len(position_mm) != 3 or len(orientation) != 6 or not all(map(math.isfinite, [*position_mm, *orientation])):
         raise StudyError("its position or orientation are not finite: not an image with geometry", label)
     if max(abs(v) for v in position_mm) > 1e5:
         raise StudyError("its position lies more than 100 m away: not an image with geometry", label)
-    run, fall = np.array(orientation[:3]), np.array(orientation[3:])
-    if max(abs(run @ run - 1), abs(fall @ fall - 1), abs(run @ fall)) > 0.01:
+    run, fall = orientation[:3], orientation[3:]
+    across = sum(a * b for a, b in zip(run, fall, strict=True))
+    if max(abs(math.hypot(*run) - 1), abs(math.hypot(*fall) - 1), abs(across)) > 0.01:
         raise StudyError("ImageOrientationPatient holds no two perpendicular unit directions", label)
     return position_mm, orientation
 
