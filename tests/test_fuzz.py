@@ -40,7 +40,9 @@ class Archive:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         (case,) = self.found.cases
-        return jobs.run(jobs.Job("A", "A", case, GRID, self.found.source, self.found.classes, self.folder))
+        job = jobs.Job("A", "A", case, GRID, self.found.source, self.found.classes, self.folder)
+        (outcome,) = jobs.run_all([job], workers=1)
+        return outcome
 
     def made(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         patient = store.patient(self.folder / "A")
