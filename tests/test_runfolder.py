@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import files
 from data_prep.files import Locked, locked
 from mtl import runfolder
 from mtl.runfolder import RunFolder
@@ -14,10 +15,10 @@ from mtl.runfolder import RunFolder
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    runfolder.write_text(path, "old")
+    files.write_text(path, "old")
 
     def fill_the_disk() -> None:
-        with runfolder.atomic(path) as temporary:
+        with files.atomic(path) as temporary:
             temporary.write_text("ne")
             assert path.read_text() == "old"
             raise OSError("disk full")
@@ -30,7 +31,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
 def test_csv_keeps_every_digit_and_leaves_missing_numbers_empty(tmp_path: Path) -> None:
     third = 1 / 3
-    runfolder.write_csv(tmp_path / "x.csv", [{"a": third, "b": None, "c": float("nan")}], ["a", "b", "c"])
+    files.write_csv(tmp_path / "x.csv", [{"a": third, "b": None, "c": float("nan")}], ["a", "b", "c"])
     assert (tmp_path / "x.csv").read_text() == f"a,b,c\n{third!r},,\n"
 
 

@@ -132,7 +132,7 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     """Killed while MLflow makes its tables, the next mirror starts from nothing."""
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with monkeypatch.context() as patched:
-        patched.setattr("mtl.runfolder.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("data_prep.files.os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             Mirror(uri, "sweep", "why", tmp_path)
     assert list(tmp_path.glob("mlflow.db*")) == []

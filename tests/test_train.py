@@ -106,7 +106,7 @@ def test_killed_before_any_write_it_ends_with_the_same_numbers(
         replace(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr("mtl.runfolder.os.replace", dying)
+        patched.setattr("data_prep.files.os.replace", dying)
         try:
             train.train(config, slices, 1, folder)
         except Killed:
