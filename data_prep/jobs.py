@@ -17,8 +17,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from data_prep import grid, readers, store
 from data_prep.readers import dicom
 from data_prep.study import Case, StudyError
@@ -162,13 +160,11 @@ def _unchanged(key: str, there: Path, made_from: str) -> Outcome | None:
 
 def _write(job: Job, arrays: grid.Arrays, attributes: Mapping[str, Any]) -> tuple[int, int, Path | None]:
     """Files and bytes written, or that would be; and where they are to be sealed."""
-    made = (arrays.image_TZYX, arrays.mask_TZYX, arrays.labelled_TZ, attributes)
+    cine = store.Cine.of(arrays.image_TZYX, arrays.mask_TZYX, arrays.labelled_TZ)
     if job.folder is None:
-        memory: dict[str, Any] = {}
-        store.write_patient(zarr.storage.MemoryStore(memory), *made)
-        return len(memory), sum(len(content) for content in memory.values()), None
+        return *store.size_of(cine, attributes), None
     try:
-        making = store.Writer(job.folder).write(job.key, *made)
+        making = store.Writer(job.folder).write(job.key, cine, attributes)
         written = [path for path in making.rglob("*") if path.is_file()]
         return len(written), sum(path.stat().st_size for path in written), making
     except OSError as error:

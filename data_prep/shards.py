@@ -1,8 +1,9 @@
-"""A whole array of the store, straight from its one shard.
+"""A whole array of the store, straight from and to its one shard.
 
 A shard is its chunks and, at the end, an index of their offsets and lengths (zarr's codec sharding_indexed,
 version 1.0). Not compressed and one after another along the first axis, the chunks are the array itself, and
-reading it costs what reading the file costs. Whatever is laid out otherwise is left to zarr.
+reading or writing it costs what the file costs. Whatever is laid out otherwise is left to zarr; what is written
+is to the byte what zarr writes (tests/test_store.py).
 """
 
 import json
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 PAGE = 4096
@@ -25,16 +27,40 @@ def read(folder: Path) -> np.ndarray | None:
         return None
     dtype, shape = layout
     size, count = dtype.itemsize * math.prod(shape), shape[0]
-    with open(folder.joinpath("c", *"0" * len(shape)), "rb") as handle:
-        if os.fstat(handle.fileno()).st_size != size + 16 * count + 4:  # a checksum ends it
+    with open(_path(folder, shape), "rb") as handle:
+        if os.fstat(handle.fileno()).st_size != size + index_size(count):
             return None
         index = np.fromfile(handle, "<u8", 2 * count, offset=size)
-        starts = np.arange(count, dtype="<u8") * np.uint64(size // count)
-        if not np.array_equal(index, np.stack([starts, np.full(count, size // count, "<u8")], axis=1).ravel()):
+        if not np.array_equal(index, _index(size, count)):
             return None
         handle.seek(0)
         whole = _page_aligned(size)
         return whole.view(dtype).reshape(shape) if handle.readinto(whole.data) == size else None
+
+
+def write(folder: Path, array: np.ndarray) -> None:
+    """Write the shard of an array that zarr has made in `folder`; C order, little-endian, not empty."""
+    path = _path(folder, array.shape)
+    path.parent.mkdir(parents=True)
+    index = _index(array.nbytes, array.shape[0]).tobytes()
+    with open(path, "wb") as handle:
+        handle.write(array.data)
+        handle.write(index + google_crc32c.value(index).to_bytes(4, "little"))
+
+
+def index_size(count: int) -> int:
+    """Bytes behind so many chunks: where each begins and how long it is, and a checksum."""
+    return 16 * count + 4
+
+
+def _index(size: int, count: int) -> np.ndarray:
+    """Offset and length of each chunk, where `count` equal ones make `size` bytes."""
+    length = size // count
+    return np.stack([np.arange(count, dtype="<u8") * length, np.full(count, length)], axis=1).astype("<u8").ravel()
+
+
+def _path(folder: Path, shape: tuple[int, ...]) -> Path:
+    return folder.joinpath("c", *"0" * len(shape))
 
 
 def _layout(found: dict[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...]] | None:

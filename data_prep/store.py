@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -34,11 +34,24 @@ MAKING = ".making-"
 ARRAYS = {"image_TZYX": "<i2", "mask_TZYX": "|u1", "labelled_TZ": "|b1"}
 
 
+class Cine(NamedTuple):
+    """A patient's arrays, as they lie in the store: contiguous and of ARRAYS' types."""
+
+    image_TZYX: np.ndarray
+    mask_TZYX: np.ndarray
+    labelled_TZ: np.ndarray
+
+    @classmethod
+    def of(cls, *arrays: np.ndarray) -> "Cine":
+        """Image, mask and labelled, of whatever type."""
+        return cls(*(np.ascontiguousarray(a, dtype) for a, dtype in zip(arrays, ARRAYS.values(), strict=True)))
+
+
 def digest(image_TZYX: np.ndarray, mask_TZYX: np.ndarray, labelled_TZ: np.ndarray) -> str:
     """sha256 over image, mask and labelled, in this order, C order, little-endian."""
     total = hashlib.sha256()
-    for array, dtype in zip((image_TZYX, mask_TZYX, labelled_TZ), ARRAYS.values(), strict=True):
-        total.update(np.ascontiguousarray(array, dtype=dtype).reshape(-1).view(np.uint8).data)
+    for array in Cine.of(image_TZYX, mask_TZYX, labelled_TZ):
+        total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -195,20 +208,13 @@ class Writer:
         attributes: Mapping[str, Any],
     ) -> None:
         """Write one patient, in place of an older one; there when everything is on the disk, and not before."""
-        self.seal(key, self.write(key, image_TZYX, mask_TZYX, labelled_TZ, attributes))
+        self.seal(key, self.write(key, Cine.of(image_TZYX, mask_TZYX, labelled_TZ), attributes))
 
-    def write(
-        self,
-        key: str,
-        image_TZYX: np.ndarray,
-        mask_TZYX: np.ndarray,
-        labelled_TZ: np.ndarray,
-        attributes: Mapping[str, Any],
-    ) -> Path:
+    def write(self, key: str, cine: Cine, attributes: Mapping[str, Any]) -> Path:
         """The first half of `add`: the folder that is to be sealed."""
         making = self.folder / f"{MAKING}{key}-{secrets.token_hex(4)}"
         try:
-            write_patient(making, image_TZYX, mask_TZYX, labelled_TZ, attributes)
+            write_patient(making, cine, attributes)
         except BaseException:
             files.remove(making)
             raise
@@ -227,27 +233,36 @@ class Writer:
                 files.remove(left_over)
 
 
-def write_patient(
-    where: Any,
-    image_TZYX: np.ndarray,
-    mask_TZYX: np.ndarray,
-    labelled_TZ: np.ndarray,
-    attributes: Mapping[str, Any],
-) -> None:
-    """A patient's group, with its digest, into a folder or another of zarr's stores."""
-    sealed = {**attributes, "digest": digest(image_TZYX, mask_TZYX, labelled_TZ)}
+def write_patient(folder: Path, cine: Cine, attributes: Mapping[str, Any]) -> None:
+    """A patient's group, with its digest."""
+    _create(folder, cine, attributes)
+    for name, array in cine._asdict().items():
+        shards.write(folder / name, array)
+
+
+def size_of(cine: Cine, attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Files and bytes that write_patient would write."""
+    memory: dict[str, Any] = {}
+    _create(zarr.storage.MemoryStore(memory), cine, attributes)
+    size = sum(len(content) for content in memory.values())
+    size += sum(array.nbytes + shards.index_size(array.shape[0]) for array in cine)
+    return len(memory) + len(cine), size
+
+
+def _create(where: Any, cine: Cine, attributes: Mapping[str, Any]) -> None:
+    """The group and its arrays, still without their shards, in a folder or another of zarr's stores."""
+    sealed = {**attributes, "digest": digest(*cine)}
     patient = zarr.create_group(where, zarr_format=3, attributes=sealed)
-    arrays = zip(ARRAYS.items(), (image_TZYX, mask_TZYX, labelled_TZ), strict=True)
-    for (name, dtype), array in arrays:
+    for (name, dtype), array in zip(ARRAYS.items(), cine, strict=True):
         patient.create_array(
             name,
-            data=np.ascontiguousarray(array, dtype=dtype),
+            shape=array.shape,
+            dtype=dtype,
             chunks=(1, *array.shape[1:]),
             shards=array.shape,
             compressors=None,
             fill_value=0,
             dimension_names=tuple(name.rpartition("_")[2]),
-            config={"write_empty_chunks": True},
         )
 
 

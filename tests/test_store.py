@@ -67,6 +67,31 @@ def test_digest_by_hand(tmp_path: Path) -> None:
     assert patient.attributes["digest"] == hashlib.sha256(whole).hexdigest()
 
 
+def test_shards_are_to_the_byte_what_zarr_writes(tmp_path: Path) -> None:
+    write(tmp_path / "s.zarr")
+    group = zarr.open_group(tmp_path / "s.zarr", mode="r")["DET0000001"]
+    assert isinstance(group, zarr.Group)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        copy = zarr.create_group(tmp_path / "copy", zarr_format=3, attributes=dict(group.attrs))
+        for name, array in group.arrays():
+            shape = array.shape
+            copy.create_array(
+                name,
+                data=np.asarray(array[...]),
+                chunks=(1, *shape[1:]),
+                shards=shape,
+                compressors=None,
+                fill_value=0,
+                dimension_names=[*name.rpartition("_")[2]],
+            )
+
+    def contents(folder: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert contents(tmp_path / "s.zarr" / "DET0000001") == contents(tmp_path / "copy")
+    assert len(contents(tmp_path / "copy")) == 7
+
+
 def test_a_store_in_the_making_is_not_there_and_an_error_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
 
