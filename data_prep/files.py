@@ -72,10 +72,10 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, private: bool = False) -> None:
     """A CSV with a header; numbers are written with all their digits, None and NaN as empty fields."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if row[key] is None or row[key] != row[key] else row[key] for key in columns})
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    picked = ([row[column] for column in columns] for row in rows)
+    writer.writerows(["" if value is None or value != value else value for value in values] for values in picked)
     write_text(path, out.getvalue(), private=private)
 
 

@@ -79,7 +79,7 @@ def run(job: Job) -> Outcome:
     """Convert a study unless its files are those it was made from before. WriteError where it cannot be written."""
     try:
         made_from = _digest(job)
-        if job.there is not None and (same := _unchanged(job.key, job.there, made_from)):
+        if job.there is not None and job.there.exists() and (same := _unchanged(job.key, job.there, made_from)):
             return same
         study = readers.read(job.case)
         if study.source != job.source:

@@ -98,7 +98,9 @@ def write(store: Path, inventory: Inventory, found: Found, cases: Mapping[str, C
     root = os.path.abspath(inventory.root) + os.sep
     for outcome in summary.outcomes:
         for label, path in cases[outcome.key].files.items():
-            rows[os.path.abspath(path).removeprefix(root)] = (outcome.key, *_fate(outcome, label))
+            name = str(path)
+            name = name if name.startswith(root) and ".." not in name else os.path.abspath(name)
+            rows[name.removeprefix(root)] = (outcome.key, *_fate(outcome, label))
     for path in inventory.files:
         rows.setdefault(str(path), ("", "ignored", "no file of the layout that was read"))
     listed = [dict(zip(COLUMNS, (name, *row), strict=True)) for name, row in sorted(rows.items())]

@@ -35,7 +35,9 @@ class Found:
 
 def unused(labels: Collection[str], name: str) -> str:
     """`name`, or with a number behind it where it is a label already."""
-    return next(label for n in count(1) if (label := name if n == 1 else f"{name} ({n})") not in labels)
+    if name not in labels:
+        return name
+    return next(label for n in count(2) if (label := f"{name} ({n})") not in labels)
 
 
 def without_copies(case: Case, notes: Notes) -> list[str]:

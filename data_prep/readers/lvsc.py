@@ -86,9 +86,10 @@ def _case(
     """Labels are the files' own names where the case is an archive's; others could name a person."""
     labels: dict[str, Path] = {}
     places: dict[str, dict[Place, list[str]]] = {"dcm": defaultdict(list), "png": defaultdict(list)}
+    own_names = shown or is_archive_code(name)
     for match, path in files:
         kind, place = match["kind"].lower(), (int(match["level"]), int(match["phase"]))
-        public = path.name if shown or is_archive_code(name) else f"SA{place[0]}_ph{place[1]}.{kind}"
+        public = path.name if own_names else f"SA{place[0]}_ph{place[1]}.{kind}"
         label = unused(labels, public)
         labels[label] = root / path
         places[kind][place].append(label)
