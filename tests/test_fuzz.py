@@ -12,20 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep import grid, inventory, jobs, readers, store
 from data_prep.readers.found import Found, Options
 from tests.archives import acdc, heart_TZYX, image_of, sunnybrook, write_nifti
+from tests.fuzzing import fuzzing
 
 GRID = grid.Grid((3.125, 3.125), (64, 64))
-PER_READER = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+PER_READER = fuzzing(60)
 
 
 @dataclass

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.readers import tags
+from tests.fuzzing import fuzzing
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_the_walk_gives_up_on_a_sequence_of_undefined_length(content: bytes, tmp
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@fuzzing(300)
 def test_on_mutated_files_the_walk_agrees_with_pydicom_or_gives_up(content: bytes, data: st.DataObject) -> None:
     header = len(content) - 192 * 192 * 2
     changed = bytearray(content)

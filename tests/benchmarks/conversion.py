@@ -251,9 +251,10 @@ def two_workers(few: int, many: int, slices: int, phases: int, rounds: int, on: 
         ways = {str(n): (lambda n=n: (converted(large, n, on) - converted(small, n, on)) / more) for n in (1, 2)}
         measured = interleaved(ways, rounds, warm_up=False)
     rates = {way: statistics.median(1 / s for s in taken) for way, taken in measured.items()}
+    times = spread(ratios(measured["1"], measured["2"]))
     return (
-        f"conversion, two workers, {on or 'disk'}, {more} slices beyond their start: "
-        f"{rates['2']:.0f} slices/s, one {rates['1']:.0f}, ratio {spread(ratios(measured['1'], measured['2']))}, {rounds} rounds; wanted 1.8"
+        f"conversion, two workers, {on or 'disk'}, {more} slices beyond their start: {rates['2']:.0f} slices/s, "
+        f"one {rates['1']:.0f}, ratio {times}, {rounds} rounds; wanted 1.8"
     )
 
 
