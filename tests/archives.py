@@ -7,15 +7,42 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
 
+from data_prep import convert, store
+from data_prep.report import Summary
+
 MYOCARDIUM, LEFT, RIGHT = 1, 2, 3  # ours
 OUTER_MM, INNER_MM, RIGHT_MM = 36.0, 24.0, 15.0
 """Radii at the base at ED."""
+
+
+@dataclass(frozen=True)
+class Onto:
+    """Converts an archive of one study onto a grid, into `s.zarr` beside it, and says what came of it."""
+
+    spacing_mm: float
+    size: int
+
+    def summary_of(self, raw: Path, **options: Any) -> Summary:
+        path = raw.parent / "s.zarr"
+        shutil.rmtree(path, ignore_errors=True)
+        return convert.convert(raw, path, **{"spacing_mm": self.spacing_mm, "size": self.size, **options})
+
+    def converted(self, raw: Path, **options: Any) -> store.Patient:
+        assert self.summary_of(raw, **options).complete
+        return store.open(raw.parent / "s.zarr").patients[0]
+
+    def set_aside(self, raw: Path, **options: Any) -> str:
+        """Which file, and why."""
+        (outcome,) = self.summary_of(raw, **options).set_aside
+        return f"{outcome.file}: {outcome.reason}"
 
 
 def heart_TZYX(phases: int, levels: int, n: int, spacing_mm: float) -> np.ndarray:

@@ -10,32 +10,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from data_prep import convert, store
-from data_prep.report import Summary
-from tests.archives import INNER_MM, LEFT, MYOCARDIUM, OUTER_MM, RIGHT, RIGHT_MM, acdc, heart_TZYX, write_nifti
+from data_prep import store
+from tests.archives import INNER_MM, LEFT, MYOCARDIUM, OUTER_MM, RIGHT, RIGHT_MM, Onto, acdc, heart_TZYX, write_nifti
 
 SPACING_MM, N = 2.0, 64
+ONTO = Onto(SPACING_MM, N)
+summary_of, converted, set_aside = ONTO.summary_of, ONTO.converted, ONTO.set_aside
 
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return acdc(tmp_path / "raw", patients=1)
-
-
-def summary_of(raw: Path) -> Summary:
-    path = raw.parent / "s.zarr"
-    shutil.rmtree(path, ignore_errors=True)
-    return convert.convert(raw, path, SPACING_MM, N)
-
-
-def converted(raw: Path) -> store.Patient:
-    assert summary_of(raw).complete
-    return store.open(raw.parent / "s.zarr").patients[0]
-
-
-def set_aside(raw: Path) -> str:
-    (outcome,) = summary_of(raw).set_aside
-    return f"{outcome.file}: {outcome.reason}"
 
 
 def part(archive: Path, name: str) -> Path:

@@ -11,12 +11,12 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from data_prep import convert, phantom, store
+from data_prep import phantom, store
 from data_prep.readers import dicom
-from data_prep.report import Summary
-from tests.archives import edit
+from tests.archives import Onto, edit
 
-GRID = {"spacing_mm": 3.125, "size": 96}
+ONTO = Onto(3.125, 96)
+summary_of, converted, set_aside = ONTO.summary_of, ONTO.converted, ONTO.set_aside
 
 
 @pytest.fixture
@@ -26,26 +26,9 @@ def one(raw: Path, tmp_path: Path) -> Path:
     return tmp_path / "raw" / "DET9000001"
 
 
-def summary_of(raw: Path, **grid: float) -> Summary:
-    path = raw.parent / "store.zarr"
-    shutil.rmtree(path, ignore_errors=True)
-    return convert.convert(raw, path, **{**GRID, **grid})  # type: ignore[arg-type]
-
-
-def converted(raw: Path, **grid: float) -> store.Patient:
-    assert summary_of(raw, **grid).complete
-    return store.open(raw.parent / "store.zarr").patients[0]
-
-
 def mended(raw: Path) -> dict[str, str]:
     """What the one study's files were mended for."""
     return dict(summary_of(raw).used[0].mended)
-
-
-def set_aside(raw: Path) -> str:
-    """Why, and which file."""
-    (outcome,) = summary_of(raw).set_aside
-    return f"{outcome.file}: {outcome.reason}"
 
 
 def mask_of(path: Path) -> np.ndarray:

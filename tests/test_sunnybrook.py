@@ -9,13 +9,15 @@ import pydicom
 import pytest
 from matplotlib.path import Path as Polygon
 
-from data_prep import convert, store
+from data_prep import store
 from data_prep.inventory import take
 from data_prep.readers import contours, find, read
 from data_prep.readers.found import Options
-from data_prep.report import Summary
 from data_prep.study import StudyError
-from tests.archives import circle, edit, sunnybrook
+from tests.archives import Onto, circle, edit, sunnybrook
+
+ONTO = Onto(1.7708, 192)
+summary_of, converted, set_aside = ONTO.summary_of, ONTO.converted, ONTO.set_aside
 
 # Polygons by hand
 
@@ -87,22 +89,6 @@ def test_what_is_no_contour(text: str, reason: str, tmp_path: Path) -> None:
 @pytest.fixture
 def archive(raw: Path, tmp_path: Path) -> Path:
     return sunnybrook(tmp_path / "raw", raw / "DET9000001")
-
-
-def summary_of(raw: Path, **options: object) -> Summary:
-    path = raw.parent / "s.zarr"
-    shutil.rmtree(path, ignore_errors=True)
-    return convert.convert(raw, path, 1.7708, 192, **options)  # type: ignore[arg-type]
-
-
-def converted(raw: Path) -> store.Patient:
-    assert summary_of(raw).complete
-    return store.open(raw.parent / "s.zarr").patients[0]
-
-
-def set_aside(raw: Path) -> str:
-    (outcome,) = summary_of(raw).set_aside
-    return f"{outcome.file}: {outcome.reason}"
 
 
 def one(archive: Path, pattern: str) -> Path:
