@@ -184,7 +184,7 @@ def _train(wanted: Settings, configurations: Sequence[Configuration], opened: ci
     with executors.local_ray() as scratch:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = executors.place(wanted.train.device, wanted.site.slots)
-        estimate = plan.estimate(left, opened, place, wanted.protocol)
+        estimate = plan.estimate(left, opened, place)
         print(estimate, flush=True)
         plan.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
         # Enough configurations at a time that a free slot always finds a fold waiting.

@@ -13,7 +13,6 @@ from cluster import executors, worker
 from cluster.folds import Configuration
 from data_prep import store as cine
 from mtl import data
-from mtl.config import Protocol
 
 LONGEST_ANSWER_S = 5
 
@@ -39,9 +38,7 @@ class Estimate:
         )
 
 
-def estimate(
-    configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place, protocol: Protocol
-) -> Estimate:
+def estimate(configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place) -> Estimate:
     """Probe each kind of network, all slots busy as in the sweep, and add up the epochs still to train.
 
     ValueError where not even a probe can be trained.
@@ -55,12 +52,13 @@ def estimate(
     cost = {kind: _median(tried) for kind, tried in probes.items()}
     patients = data.labelled_patients(opened)
     images = sum(int(p.array("labelled_TZ").sum()) for p in patients)
-    held_out = 2 if protocol.selection == "validation" else 1
     seconds, folds = 0.0, 0
     for c in configurations:
         train_s, predict_s = cost[_kind(c)]
-        settings = c.config["train"]
-        trained = images * (1 - held_out / settings["folds"]) * (1 + settings["augment_copies"])
+        settings, protocol = c.config["train"], c.config["protocol"]
+        held_out = 2 if protocol["selection"] == "validation" else 1
+        training = images * (1 - held_out / settings["folds"]) * protocol["train_fraction"]
+        trained = training * (1 + settings["augment_copies"])
         left = [c.epochs - len(run.epochs()) for run in c.runs if run.outcome() != "DONE"]
         seconds += sum(left) * (trained * train_s + images / settings["folds"] * predict_s)
         folds += len(left)

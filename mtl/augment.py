@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mtl.data import Slices
+
 
 def draws(seed: int, epoch: int, slices: int, copies: int, rotation_deg: float, shift: float) -> np.ndarray:
     """Angle (rad) and shift along x and y (image sizes): (slices, 1 + copies, 3). Copy 0 is the image itself."""
@@ -47,8 +49,17 @@ def apply(
     )
 
 
-def normalise(image_B1YX: torch.Tensor) -> torch.Tensor:
-    """Each slice to mean 0 and standard deviation 1 (the paper does not say how it normalises)."""
-    mean = image_B1YX.mean(dim=(1, 2, 3), keepdim=True)
-    deviation = image_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
+def images(slices: Slices, index_N: np.ndarray, normalisation: str, device: torch.device) -> torch.Tensor:
+    """(B, 1, Y, X) float: the slices' grey levels, normalised (the paper does not say how it does that).
+
+    normalisation: `slice`, each to mean 0 and standard deviation 1; `volume`, by the mean and standard deviation of
+    all the labelled slices of its patient and phase, so that levels of one volume keep their contrast.
+    """
+    image_B1YX = torch.from_numpy(slices.image_NYX[index_N, None]).to(device).float()
+    if normalisation == "volume":
+        intensity_B2 = torch.from_numpy(slices.volume_intensity_N2[index_N]).to(device)
+        mean, deviation = intensity_B2[:, 0].reshape(-1, 1, 1, 1), intensity_B2[:, 1].reshape(-1, 1, 1, 1)
+    else:
+        mean = image_B1YX.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = image_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
     return (image_B1YX - mean) / deviation.clamp_min(1e-6)

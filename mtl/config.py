@@ -14,7 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4")
+BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4", "none")
+"""Where the regression path leaves; `none` is the baseline U-Net without one."""
+NORMS = ("batch", "group")
+NORMALISATIONS = ("slice", "volume")
+STARTS = ("zero", "data")
 AREA_SCALES = ("fold", "none")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 WEIGHTINGS = ("learned", "fixed", "equal")
@@ -37,16 +41,19 @@ def between(name: str, value: float, low: float, high: float = math.inf, unit: s
 @dataclass(frozen=True)
 class Model:
     branch: str = "up4"
-    """where the regression path leaves: bottleneck, up1, up2, up3 or up4 (up4 is the paper's)"""
+    """where the regression path leaves: bottleneck, up1, up2, up3 or up4 (the paper's); none: the baseline U-Net"""
     width: int = 16
     """channels of the first level, doubled at each of the four down-samplings"""
     area_scale: str = "fold"
     """fold: the area is predicted in standard deviations about the training fold's mean; none: in raw mm2"""
+    norm: str = "batch"
+    """batch: BatchNorm (the paper names none); group: GroupNorm, the same at every batch size and on every device"""
 
     def __post_init__(self) -> None:
         choice("model.branch", self.branch, BRANCHES)
         between("model.width", self.width, 1, 256, "channels")
         choice("model.area_scale", self.area_scale, AREA_SCALES)
+        choice("model.norm", self.norm, NORMS)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class Train:
     """largest rotation of a copy, degrees (the paper gives none)"""
     shift: float = 0.5
     """largest translation of a copy, in image sizes, along rows and columns"""
+    normalisation: str = "slice"
+    """slice: each slice to mean 0 and deviation 1; volume: by the mean and deviation of its phase's labelled slices"""
     device: str = "auto"
     """auto (CUDA, else the CPU), cpu, cuda or mps; one that is asked for and not usable is an error"""
 
@@ -76,6 +85,7 @@ class Train:
         between("train.augment_copies", self.augment_copies, 0, 100)
         between("train.rotation_deg", self.rotation_deg, 0, 180, "degrees")
         between("train.shift", self.shift, 0, 1, "image sizes")
+        choice("train.normalisation", self.normalisation, NORMALISATIONS)
         choice("train.device", self.device, DEVICES)
 
 
@@ -97,10 +107,13 @@ class Weighting:
     """learned: eq. (5) of the paper; fixed: L_seg + L_area / ratio; equal: L_seg + L_area (mm2)"""
     ratio: float = 1556.0
     """of the two weights where they are fixed (1556:1 is what the paper's network learned)"""
+    init: str = "zero"
+    """where learned s start (the paper is silent): zero: at 0 in predicted units; data: at the first batch's optimum"""
 
     def __post_init__(self) -> None:
         choice("weighting.kind", self.kind, WEIGHTINGS)
         between("weighting.ratio", self.ratio, 1e-6, 1e12)
+        choice("weighting.init", self.init, STARTS)
 
 
 @dataclass(frozen=True)
@@ -109,10 +122,13 @@ class Protocol:
     """validation: the best epoch is chosen on fold k+1's patients; test: on fold k itself, as in the paper"""
     fold_seed: int = 0
     """of the split into folds, apart from train.seed so that repeats share their folds"""
+    train_fraction: float = 1.0
+    """share of each fold's training patients that is used; a smaller set lies within every larger one"""
 
     def __post_init__(self) -> None:
         choice("protocol.selection", self.selection, SELECTIONS)
         between("protocol.fold_seed", self.fold_seed, 0, 2**31 - 1)
+        between("protocol.train_fraction", self.train_fraction, 0.001, 1)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 Legend of shapes: N slice, A area (one per class), B batch, C channel, T phase, Z level, Y row, X column.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,31 @@ class Slices:
     strata: tuple[str, ...]
     ed_es: tuple[tuple[int | None, int | None], ...]
     """ED and ES per patient, as indices of T"""
-    pixel_mm2: float
+    slice_spacing_mm: tuple[float, ...]
+    """between neighbouring levels, per patient"""
+    pixel_spacing_mm: tuple[float, float]
+    """along rows (Y) and columns (X)"""
+
+    @property
+    def pixel_mm2(self) -> float:
+        return self.pixel_spacing_mm[0] * self.pixel_spacing_mm[1]
+
+    @cached_property
+    def volume_N(self) -> np.ndarray:
+        """Which volume (a patient at a phase) a slice belongs to, counted from 0."""
+        places = np.stack([self.patient_N, self.phase_N])
+        _, volume_N = np.unique(places, axis=1, return_inverse=True)
+        return volume_N
+
+    @cached_property
+    def volume_intensity_N2(self) -> np.ndarray:
+        """Mean and standard deviation of the grey levels of the volume that a slice belongs to, float32."""
+        moments_N2 = np.array([(image.sum(), np.square(image.astype(np.float64)).sum()) for image in self.image_NYX])
+        pixels_V = np.bincount(self.volume_N) * self.image_NYX[0].size
+        mean_V, square_V = (np.bincount(self.volume_N, moment) / pixels_V for moment in moments_N2.T)
+        deviation_V = np.sqrt(np.maximum(square_V - mean_V**2, 0))
+        intensity_V2 = np.stack([mean_V, deviation_V], axis=1)
+        return np.asarray(intensity_V2[self.volume_N], np.float32)
 
     @property
     def area_mm2_N(self) -> np.ndarray:
@@ -84,7 +109,8 @@ def load(path: Path, digest: str) -> Slices:
         subjects=tuple(p.subject for p in patients),
         strata=tuple(p.stratum for p in patients),
         ed_es=tuple((p.ed_phase, p.es_phase) for p in patients),
-        pixel_mm2=opened.spacing_mm[0] * opened.spacing_mm[1],
+        slice_spacing_mm=tuple(float(p.attributes["slice_spacing_mm"]) for p in patients),
+        pixel_spacing_mm=opened.spacing_mm,
     )
 
 
@@ -112,19 +138,36 @@ def fold_of_subjects(subjects: Sequence[str], strata: Sequence[str], folds: int,
     return {subject: n % folds for n, subject in enumerate(by_stratum)}
 
 
-def folds_of(slices: Slices, folds: int, seed: int, selection: str) -> list[Fold]:
+def folds_of(slices: Slices, folds: int, seed: int, selection: str, train_fraction: float = 1.0) -> list[Fold]:
     """Fold k tests on its own subjects; with `validation` it selects on those of fold k + 1.
 
     So every subject validates once and tests once (60 % train, of five folds); with `test`, the paper's
     protocol, 80 % train and the best epoch is chosen on the test fold itself, which is optimistic.
+    train_fraction: of the training subjects so many are used (at least one); what tests and validates stays.
     """
     of_subject = fold_of_subjects(slices.subjects, slices.strata, folds, seed)
     fold_N = np.array([of_subject[subject] for subject in slices.subjects])[slices.patient_N]
     made = []
     for k in range(folds):
         test, validation = fold_N == k, (fold_N == (k + 1) % folds) & (selection == "validation")
-        made.append(Fold(*(np.flatnonzero(which) for which in (~test & ~validation, validation, test))))
+        train = ~test & ~validation
+        if train_fraction < 1:
+            kept = _first_of({slices.subjects[p] for p in slices.patient_N[train]}, slices, seed, train_fraction)
+            train &= np.array([subject in kept for subject in slices.subjects])[slices.patient_N]
+        made.append(Fold(*(np.flatnonzero(which) for which in (train, validation, test))))
     return made
+
+
+def _first_of(subjects: Collection[str], slices: Slices, seed: int, fraction: float) -> set[str]:
+    """A share of `subjects`, from every stratum alike: the beginning of an order that no fraction changes."""
+    stratum_of = dict(zip(slices.subjects, slices.strata, strict=True))
+    shuffled = np.random.default_rng([seed, 1]).permutation(np.array(sorted(subjects), dtype=object))
+    sizes, seen, place = Counter(stratum_of[s] for s in subjects), Counter[str](), {}
+    for subject in shuffled:
+        place[subject] = (seen[stratum_of[subject]] + 0.5) / sizes[stratum_of[subject]]
+        seen[stratum_of[subject]] += 1
+    order = sorted(shuffled, key=lambda subject: place[subject])
+    return set(order[: max(1, round(fraction * len(order)))])
 
 
 def labelled_patients(opened: store.Store) -> list[store.Patient]:

@@ -35,23 +35,27 @@ class Prediction:
     mask_NYX: np.ndarray
     """bool; the largest component of each volume only"""
     area_mm2_N: np.ndarray
-    """from the regression path, float32"""
+    """from the regression path, or without one from the segmentation; float32"""
+    regressed: bool
+    """whether there is a regression path"""
 
 
 @torch.inference_mode()
-def predict(network: UNet, slices: Slices, index_N: np.ndarray, device: torch.device) -> Prediction:
+def predict(network: UNet, slices: Slices, index_N: np.ndarray, normalisation: str, device: torch.device) -> Prediction:
     """Run the network over slices in evaluation mode; keep each volume's largest component."""
     network.eval()
     masks, areas = [], []
     for begin in range(0, len(index_N), BATCH):
-        image = torch.from_numpy(slices.image_NYX[index_N[begin : begin + BATCH], None])
-        logits_B1YX, area_B1 = network(augment.normalise(image.to(device).float()))
+        image = augment.images(slices, index_N[begin : begin + BATCH], normalisation, device)
+        logits_B1YX, area_B1 = network(image)
         masks.append((logits_B1YX[:, 0] > 0).cpu().numpy())
-        areas.append(area_B1[:, 0].float().cpu().numpy())
+        if area_B1 is not None:
+            areas.append(area_B1[:, 0].float().cpu().numpy())
     mask_NYX = np.concatenate(masks)
     for _, _, where in volumes(slices, index_N):
         mask_NYX[where] = metrics.largest_component(mask_NYX[where])
-    return Prediction(index_N, mask_NYX, np.concatenate(areas))
+    seg_mm2 = np.asarray(mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2, np.float32)
+    return Prediction(index_N, mask_NYX, np.concatenate(areas) if areas else seg_mm2, regressed=bool(areas))
 
 
 def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -97,7 +101,7 @@ def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dic
                     "region": region,
                     "set": set_name,
                     "area_true_mm2": float(true_mm2[n]),
-                    "area_reg_mm2": float(predicted.area_mm2_N[n]),
+                    "area_reg_mm2": float(predicted.area_mm2_N[n]) if predicted.regressed else None,
                     "area_seg_mm2": float(seg_mm2[n]),
                 }
             )
@@ -125,20 +129,23 @@ def regions(has_truth_Z: np.ndarray) -> list[str]:
 
 
 def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
-    """Mean Dice over volumes; mean absolute difference of the regressed area over slices, mm2."""
+    """Mean Dice over volumes; mean absolute difference of the area over slices, mm2, from the regression path (of
+    the baseline, which has none, from the segmentation)."""
     rows = volume_rows(slices, predicted, "")
     true_mm2 = _true_mm2(slices, predicted.index_N)
     dice = float(np.mean([row["dice"] for row in rows])) if rows else float("nan")
     return dice, float(np.abs(predicted.area_mm2_N - true_mm2).mean())
 
 
-def write(network: UNet, slices: Slices, fold: Fold, folder: RunFolder, device: torch.device) -> None:
+def write(
+    network: UNet, slices: Slices, fold: Fold, folder: RunFolder, normalisation: str, device: torch.device
+) -> None:
     """volumes.csv and slices.csv of the validation set (where there is one) and the test set."""
     volume_lines, slice_lines = [], []
     for set_name in SET_NAMES:
         index_N = getattr(fold, set_name)
         if len(index_N):
-            predicted = predict(network, slices, index_N, device)
+            predicted = predict(network, slices, index_N, normalisation, device)
             volume_lines += volume_rows(slices, predicted, set_name)
             slice_lines += slice_rows(slices, predicted, set_name)
     write_csv(folder.path / "volumes.csv", volume_lines, VOLUME_COLUMNS)

@@ -4,12 +4,15 @@ import torch
 import torch.nn.functional as F
 
 
-def segmentation_loss(logits_B1YX: torch.Tensor, mask_B1YX: torch.Tensor) -> torch.Tensor:
-    """L_2 of eq. (5): cross-entropy of a sigmoid per pixel, mean over pixels and batch (nats).
+def segmentation_loss(logits_BKYX: torch.Tensor, mask_B1YX: torch.Tensor) -> torch.Tensor:
+    """L_2 of eq. (5): cross-entropy per pixel, mean over pixels and batch (nats); mask: class labels.
 
-    Section 2.3 says sigmoid, eq. (1) softmax: for one structure they are the same likelihood up to scale.
+    K = 1 is a sigmoid, more a softmax with background as class 0. Section 2.3 says sigmoid, eq. (1) softmax: for
+    one structure they are the same likelihood up to scale.
     """
-    return F.binary_cross_entropy_with_logits(logits_B1YX, mask_B1YX)
+    if logits_BKYX.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits_BKYX, mask_B1YX.to(logits_BKYX.dtype))
+    return F.cross_entropy(logits_BKYX, mask_B1YX[:, 0].long())
 
 
 def area_loss(area_BA: torch.Tensor, true_BA: torch.Tensor) -> torch.Tensor:

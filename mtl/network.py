@@ -1,21 +1,28 @@
 """The U-Net whose regression path leaves at `branch` (paper, section 2.3 and Fig. 1)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mtl.config import BRANCHES
+from mtl.config import BRANCHES, NORMS, between, choice
 
 LEVELS = 4
 
 
-def _convolutions(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, each with BatchNorm and ReLU."""
+def _norm(kind: str, channels: int) -> nn.Module:
+    """BatchNorm, or GroupNorm over groups of up to eight channels, which knows no batch."""
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(math.gcd(channels, 8), channels)
+
+
+def _convolutions(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
+    """Two 3 x 3 convolutions, each with its norm and ReLU."""
     layers: list[nn.Module] = []
     for before in (channels_in, channels_out):
         layers += [
             nn.Conv2d(before, channels_out, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
+            _norm(norm, channels_out),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)
@@ -41,13 +48,16 @@ class UNet(nn.Module):
     At up1 to up3 the paths part in the same way after that level's concatenation; at `bottleneck` the
     regression path starts from the bottleneck's features. It always has two convolutions of its own.
 
+    At `none` there is no regression path: the baseline U-Net of section 3.
+
     branch: where the regression path leaves. width: channels of the first level. classes: structures to
     segment; K = 1 (sigmoid) for one, classes + 1 (softmax) else. areas: numbers A to regress. size: rows
     and columns of the images it is built for; the regression path is pooled to the grid that a quarter of
-    its level's size gives, so that any input size divisible by 16 works.
+    its level's size gives, so that any input size divisible by 16 works. norm: batch or group.
 
     forward(image_BCYX) -> (logits_BKYX, area_BA), areas in mm2: the fully connected layer's output times
-    `area_scale_mm2` plus `area_offset_mm2` (buffers, 1 and 0 unless set_area_scale was called).
+    `area_scale_mm2` plus `area_offset_mm2` (buffers, 1 and 0 unless set_area_scale was called); None at `none`.
+    ValueError where an argument is none that the network can take, or an image's size is not divisible by 16.
     """
 
     area_offset_mm2: torch.Tensor
@@ -61,26 +71,32 @@ class UNet(nn.Module):
         classes: int = 1,
         areas: int = 1,
         size: int = 192,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
-        if branch not in BRANCHES:
-            raise ValueError(f"branch is {branch!r}, wanted one of: {', '.join(BRANCHES)}")
+        choice("branch", branch, BRANCHES)
+        choice("norm", norm, NORMS)
+        for name, value in {"width": width, "in_channels": in_channels, "classes": classes, "areas": areas}.items():
+            between(name, value, 1)
         if size % 2**LEVELS or size < 2**LEVELS:
             raise ValueError(f"size is {size}, wanted a multiple of {2**LEVELS}")
         channels = [width * 2**level for level in range(LEVELS + 1)]
-        self.branch = BRANCHES.index(branch)  # 0: bottleneck, k: up<k>
+        self.branch = None if branch == "none" else BRANCHES.index(branch)  # 0: bottleneck, k: up<k>
         self.down = nn.ModuleList(
-            _convolutions(before, after) for before, after in zip([in_channels, *channels], channels, strict=False)
+            _convolutions(before, after, norm)
+            for before, after in zip([in_channels, *channels], channels, strict=False)
         )
         decoder = channels[-2::-1]
         self.up = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in decoder)
-        self.merge = nn.ModuleList(_convolutions(2 * c, c) for c in decoder)
+        self.merge = nn.ModuleList(_convolutions(2 * c, c, norm) for c in decoder)
         self.segmentation = nn.Conv2d(width, 1 if classes == 1 else classes + 1, 1)
         # Drawn before the regression path's, so that the same seed gives every branch the same shared weights.
         self.apply(_kaiming_uniform)
+        if self.branch is None:
+            return
         leaves = channels[-1] if self.branch == 0 else 2 * decoder[self.branch - 1]
         channels_area = channels[-1] if self.branch == 0 else decoder[self.branch - 1]
-        self.area_convolutions = _convolutions(leaves, channels_area)
+        self.area_convolutions = _convolutions(leaves, channels_area, norm)
         self.area_grid = max(1, (size >> (LEVELS - self.branch)) // 4)
         self.area = nn.Linear(channels_area * self.area_grid**2, areas)
         self.register_buffer("area_offset_mm2", torch.zeros(areas))
@@ -97,7 +113,9 @@ class UNet(nn.Module):
         self.area_offset_mm2.fill_(mean_mm2)
         self.area_scale_mm2.fill_(deviation_mm2)
 
-    def forward(self, image_BCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image_BCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if any(n % 2**LEVELS for n in image_BCYX.shape[2:]):
+            raise ValueError(f"images of {tuple(image_BCYX.shape[2:])}, wanted multiples of {2**LEVELS}")
         skips, x = [], image_BCYX
         for level, convolutions in enumerate(self.down):
             x = convolutions(F.max_pool2d(x, 2) if level else x)
@@ -108,7 +126,7 @@ class UNet(nn.Module):
             if level == self.branch:
                 leaving = x
             x = merge(x)
-        return self.segmentation(x), self._area(leaving)
+        return self.segmentation(x), None if self.branch is None else self._area(leaving)
 
     def _area(self, leaving_BCYX: torch.Tensor) -> torch.Tensor:
         features = _max_pool_to(self.area_convolutions(leaving_BCYX), self.area_grid)

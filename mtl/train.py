@@ -50,15 +50,19 @@ class Trainer:
         self.config, self.slices, self.fold, self.device = config, slices, fold, device
         train_mm2 = slices.area_mm2_N[fold.train]
         torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
-        scaled = config.model.area_scale == "fold"
+        regresses = config.model.branch != "none"
+        scaled = regresses and config.model.area_scale == "fold"
         scale_mm2 = max(float(train_mm2.std()), slices.pixel_mm2) if scaled else 1.0
         torch.manual_seed(int(np.random.SeedSequence([config.train.seed, number]).generate_state(1)[0]))
-        self.network = UNet(config.model.branch, config.model.width, size=slices.image_NYX.shape[1])
+        self.network = UNet(
+            config.model.branch, config.model.width, size=slices.image_NYX.shape[1], norm=config.model.norm
+        )
         if scaled:
             self.network.set_area_scale(float(train_mm2.mean()), scale_mm2)
         self.network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weighting = weighting.make(config.weighting, scale_mm2).to(device)
+        self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
+        self.started = False
         self.optimiser = torch.optim.RMSprop(
             [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
         )
@@ -86,16 +90,20 @@ class Trainer:
 
     def inputs(self, pairs: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """image_B1YX, mask_B1YX and area_B1 (mm2, of the transformed mask) of a batch, on the device."""
-        image = torch.from_numpy(self.slices.image_NYX[pairs[:, 0], None]).to(self.device).float()
+        image = augment.images(self.slices, pairs[:, 0], self.config.train.normalisation, self.device)
         mask = torch.from_numpy(self.slices.mask_NYX[pairs[:, 0], None]).to(self.device).float()
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]].astype(np.float32)).to(self.device)
-        image, mask = augment.apply(augment.normalise(image), mask, moved)
+        image, mask = augment.apply(image, mask, moved)
         return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
 
     def step(self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor) -> tuple[float, float, float]:
-        """One descent. Returns the joint loss, L_seg and L_area (mm2)."""
+        """One descent. Returns the joint loss, L_seg and L_area (mm2; NaN without a regression path)."""
         logits, area = self.network(image)
-        seg, reg = segmentation_loss(logits, mask), area_loss(area, area_mm2)
+        seg = segmentation_loss(logits, mask)
+        reg = seg.new_full((), math.nan) if area is None else area_loss(area, area_mm2)
+        if not self.started:
+            self.weighting.start(seg, reg)
+            self.started = True
         total = self.weighting.total(seg, reg)
         if not torch.isfinite(total):
             raise Diverged(f"loss {total.item()}: L_seg {seg.item()}, L_area {reg.item()} mm2")
@@ -120,7 +128,9 @@ class Trainer:
             sums += np.multiply(losses, len(pairs))
             count += len(pairs)
         trained_s = time.perf_counter() - begin
-        predicted = evaluate.predict(self.network, self.slices, self.fold.selection, self.device)
+        predicted = evaluate.predict(
+            self.network, self.slices, self.fold.selection, self.config.train.normalisation, self.device
+        )
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
         if not math.isfinite(area_mad_mm2):
             raise Diverged(f"epoch {epoch}: the area error on the selection set is {area_mad_mm2} mm2")
@@ -130,7 +140,7 @@ class Trainer:
             "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "loss_train": loss,
             "loss_seg_train": loss_seg,
-            "loss_area_train": loss_area,
+            "loss_area_train": None if math.isnan(loss_area) else loss_area,
             "dice_val": dice_val,
             "area_mad_mm2": area_mad_mm2,
             **self.weighting.state(),
@@ -150,6 +160,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.weighting.load_state_dict(state["weighting"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.started = True
 
 
 def train(config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None) -> None:
@@ -158,7 +169,7 @@ def train(config: Config, slices: Slices, number: int, folder: RunFolder, observ
     The caller holds the folder's lock. observer: is told each epoch's record once it is on the disk.
     """
     device = resolve_device(config.train.device)
-    fold = folds_of(slices, config.train.folds, config.protocol.fold_seed, config.protocol.selection)[number]
+    fold = fold_of(config, slices, number)
     folder.prepare(fold_dict(asdict(config), number))
     trainer = Trainer(config, slices, fold, number, device)
     records = _resume(trainer, folder, config, number)
@@ -177,7 +188,7 @@ def train(config: Config, slices: Slices, number: int, folder: RunFolder, observ
             observer(records[-1])
     best = load_checkpoint(folder.best, config, number)
     trainer.network.load_state_dict(best["network"])
-    evaluate.write(trainer.network, slices, fold, folder, device)
+    evaluate.write(trainer.network, slices, fold, folder, config.train.normalisation, device)
     record = best_epoch(records)
     folder.finish(
         "DONE",
@@ -186,6 +197,13 @@ def train(config: Config, slices: Slices, number: int, folder: RunFolder, observ
         dice_val=record["dice_val"],
         area_mad_mm2=record["area_mad_mm2"],
     )
+
+
+def fold_of(config: Config, slices: Slices, number: int) -> Fold:
+    """The slices of fold `number`, by the protocol."""
+    protocol = config.protocol
+    folds = folds_of(slices, config.train.folds, protocol.fold_seed, protocol.selection, protocol.train_fraction)
+    return folds[number]
 
 
 def _resume(trainer: Trainer, folder: RunFolder, config: Config, number: int) -> list[dict[str, Any]]:
@@ -219,7 +237,7 @@ def load_checkpoint(path: Any, config: Config, number: int) -> dict[str, Any]:
 
 def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]:
     """Seconds per slice of a training step and of a prediction, from a few of each after a warm-up."""
-    fold = folds_of(slices, config.train.folds, config.protocol.fold_seed, config.protocol.selection)[0]
+    fold = fold_of(config, slices, 0)
     device = resolve_device(config.train.device)
     trainer = Trainer(config, slices, fold, 0, device)
     draws, batches = trainer.draws(1), trainer.batches(1)
@@ -230,5 +248,5 @@ def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]
         trained.append((time.perf_counter() - begin) / len(pairs))
     some = fold.selection[: evaluate.BATCH]
     begin = time.perf_counter()
-    evaluate.predict(trainer.network, slices, some, device)
+    evaluate.predict(trainer.network, slices, some, config.train.normalisation, device)
     return float(np.median(trained[2:])), (time.perf_counter() - begin) / len(some)

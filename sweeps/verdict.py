@@ -55,7 +55,9 @@ def table(results: Sequence[Result], selection: str) -> str:
         f"{_pm(r.area_mad_mm2_mean, r.area_mad_mm2_sd, 0):>19} {r.folds_done:>6}  {r.status}"
         for r in results
     ]
-    note = f"Mean and standard deviation over folds, on {where}; area error of the regression path."
+    source = "the regression path (none has none: of its segmentation)"
+    source = source if any(r.branch == "none" for r in results) else "the regression path"
+    note = f"Mean and standard deviation over folds, on {where}; area error of {source}."
     return "\n".join([head, "-" * len(head), *rows, note])
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mtl import augment
+from mtl.data import Slices
 
 
 def image(n: int = 8) -> torch.Tensor:
@@ -81,10 +82,40 @@ def test_draws_fill_their_range_and_no_more() -> None:
     assert abs(drawn.mean()) < 0.02
 
 
-def test_normalise_is_per_slice_and_takes_constant_images() -> None:
-    x = torch.stack([image()[0], 5 * image()[0] + 100, torch.full((1, 8, 8), 7.0)])
-    y = augment.normalise(x)
+def of(images: list[torch.Tensor], phases: list[int]) -> Slices:
+    """Slices of one patient, each at its phase."""
+    image_NYX = torch.cat(images).to(torch.int16).numpy()
+    count = len(image_NYX)
+    return Slices(
+        image_NYX,
+        np.zeros(image_NYX.shape, np.uint8),
+        np.zeros(count, int),
+        np.array(phases),
+        np.arange(count),
+        ("A",),
+        ("A",),
+        ("",),
+        ((None, None),),
+        (8.0,),
+        (1.0, 1.0),
+    )
+
+
+def test_normalised_by_slice_every_slice_is_alike_and_a_constant_one_is_zero() -> None:
+    slices = of([image()[0], 5 * image()[0] + 100, torch.full((1, 8, 8), 7.0)], [0, 0, 0])
+    y = augment.images(slices, np.array([0, 1, 2]), "slice", torch.device("cpu"))
     assert torch.allclose(y[0], y[1], atol=1e-5)
     assert y[0].mean().item() == pytest.approx(0, abs=1e-6)
     assert y[0].std(correction=0).item() == pytest.approx(1, abs=1e-5)
     assert (y[2] == 0).all()
+
+
+def test_normalised_by_volume_its_slices_keep_their_contrast() -> None:
+    slices = of([image()[0], 3 * image()[0], image()[0] + 500], [4, 4, 7])
+    y = augment.images(slices, np.array([2, 0, 1]), "volume", torch.device("cpu"))
+    assert y[1:].mean().item() == pytest.approx(0, abs=1e-5)
+    assert y[1:].std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    assert (y[2].std() / y[1].std()).item() == pytest.approx(3, rel=1e-5)
+    assert y[0].mean().item() == pytest.approx(0, abs=1e-4)
+    alone = augment.images(slices, np.array([1]), "volume", torch.device("cpu"))
+    assert torch.equal(alone[0], y[2])  # whatever else is in the batch

@@ -46,7 +46,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("train.epoch=1", "unknown key 'train.epoch', wanted one of: train.epochs, train.batch_size"),
         ("learning_rate=1", "unknown key 'learning_rate', wanted one of: data, demo, model"),
         ("train.epochs.x=1", "unknown key 'train.epochs.x'"),
-        ("model.branch=up7", "model.branch is 'up7', wanted one of: bottleneck, up1, up2, up3, up4"),
+        ("model.branch=up7", "model.branch is 'up7', wanted one of: bottleneck, up1, up2, up3, up4, none"),
         ("train.epochs=many", "could not be converted to Integer (train.epochs)"),
         ("train.epochs=0", "train.epochs is 0, wanted 1 to 100000"),
         ("optim.lr=nan", "optim.lr is nan"),

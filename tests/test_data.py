@@ -1,5 +1,6 @@
 """Slices in memory and folds by subject."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def made(subjects: list[str], strata: list[str] | None = None, per_patient: int 
         tuple(subjects),
         tuple(strata or [""] * len(subjects)),
         ((None, None),) * len(subjects),
-        2.0,
+        (8.0,) * len(subjects),
+        (1.0, 2.0),
     )
 
 
@@ -51,6 +53,20 @@ def test_the_papers_protocol_trains_on_all_others_and_selects_on_the_test_fold()
     for fold in folds_of(slices, 5, 0, "test"):
         assert (len(fold.train), len(fold.validation), len(fold.test)) == (16, 0, 4)
         assert fold.selection is fold.test
+
+
+def test_smaller_training_sets_lie_within_larger_ones_and_the_others_stay() -> None:
+    strata = ["ill"] * 8 + ["well"] * 16
+    slices = made([f"S{k}" for k in range(24)], strata)
+    fractions = (0.01, 0.25, 0.5, 0.75, 1.0)
+    for k in range(4):
+        folds = [folds_of(slices, 4, 0, "validation", fraction)[k] for fraction in fractions]
+        sets = [subjects_in(slices, fold.train) for fold in folds]
+        assert [len(s) for s in sets] == [1, 3, 6, 9, 12]
+        assert all(small < large for small, large in itertools.pairwise(sets))
+        assert [sum(strata[int(s[1:])] == "ill" for s in some) for some in sets[1:]] == [1, 2, 3, 4]
+        for name in ("validation", "test"):
+            assert all(np.array_equal(getattr(fold, name), getattr(folds[-1], name)) for fold in folds)
 
 
 def test_two_visits_of_a_person_never_straddle() -> None:
@@ -88,8 +104,9 @@ def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
     image = np.arange(2 * 2 * 16 * 16, dtype=np.int16).reshape(2, 2, 16, 16)
     labelled = np.array([[True, False], [False, True]])
     with store.create(tmp_path / "s", source="t", spacing_mm=(2, 2), size=(16, 16), classes=("b", "m")) as out:
-        out.add("A", image, (image % 2).astype(np.uint8), labelled, {"ed_phase": 1, "es_phase": 0})
-        out.add("B", image, (image % 2).astype(np.uint8), labelled & False, {})
+        spacing = {"slice_spacing_mm": 8.0}
+        out.add("A", image, (image % 2).astype(np.uint8), labelled, {"ed_phase": 1, "es_phase": 0, **spacing})
+        out.add("B", image, (image % 2).astype(np.uint8), labelled & False, spacing)
     opened = store.open(tmp_path / "s")
     slices = data.load(opened.path, opened.digest)
     assert slices.patients == ("A",)  # nobody labelled B

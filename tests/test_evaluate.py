@@ -70,7 +70,8 @@ def two_volumes() -> Slices:
         ("A",),
         ("",),
         ((0, 1),),
-        2.0,
+        (8.0,),
+        (1.0, 2.0),
     )
 
 
@@ -78,7 +79,7 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
     slices = two_volumes()
     predicted = np.zeros((6, 10, 10), bool)
     predicted[:2, 2:4, 2:4] = True  # two of the three levels
-    prediction = Prediction(np.arange(6), predicted, np.array([8, 9, 10, 0, 0, 1], np.float32))
+    prediction = Prediction(np.arange(6), predicted, np.array([8, 9, 10, 0, 0, 1], np.float32), regressed=True)
     assert evaluate.volume_rows(slices, prediction, "test") == [
         {"patient": "A", "phase": 0, "set": "test", "is_ed": 1, "is_es": 0, "dice": 2 * 8 / (8 + 12)}
     ]
@@ -97,7 +98,7 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
 
 def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Config) -> None:
     torch.manual_seed(0)
-    predicted = evaluate.predict(UNet(width=2, size=48), slices, np.arange(12), torch.device("cpu"))
+    predicted = evaluate.predict(UNet(width=2, size=48), slices, np.arange(12), "slice", torch.device("cpu"))
     for _, _, where in evaluate.volumes(slices, np.arange(12)):
         volume = predicted.mask_NYX[where]
         assert (metrics.largest_component(volume) == volume).all()
@@ -105,7 +106,7 @@ def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Confi
 
 def test_both_csvs_hold_both_sets(slices: Slices, tmp_path: Path) -> None:
     fold = Fold(np.arange(12, 30), np.arange(6), np.arange(6, 12))
-    evaluate.write(UNet(width=2, size=48), slices, fold, RunFolder(tmp_path), torch.device("cpu"))
+    evaluate.write(UNet(width=2, size=48), slices, fold, RunFolder(tmp_path), "slice", torch.device("cpu"))
     volumes = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))
     lines = list(csv.DictReader((tmp_path / "slices.csv").read_text().splitlines()))
     assert tuple(volumes[0]) == evaluate.VOLUME_COLUMNS

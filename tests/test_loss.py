@@ -59,6 +59,26 @@ def test_learned_weights_start_at_one_in_predicted_units() -> None:
     assert state["weight_reg"] == pytest.approx(1 / 400)
 
 
+def test_learned_weights_may_start_at_the_first_batchs_optimum() -> None:
+    weighting = make(Weighting(init="data"), area_scale_mm2=400.0)
+    seg, reg = torch.tensor(0.0101), torch.tensor(206.0)
+    weighting.start(seg, reg)
+    weighting.total(seg, reg).backward()
+    assert all(p.grad is not None and abs(p.grad.item()) < 1e-6 for p in weighting.parameters())
+    assert weighting.state()["log_sigma2_seg"] == pytest.approx(-3.9, abs=0.005)
+    stays = make(Weighting(init="zero"), area_scale_mm2=400.0)
+    stays.start(seg, reg)
+    assert stays.state()["log_sigma2_seg"] == 0
+
+
+def test_the_baseline_descends_on_the_segmentation_alone() -> None:
+    weighting = make(Weighting(), area_scale_mm2=None)
+    assert weighting.total(torch.tensor(0.5), torch.tensor(math.nan)).item() == 0.5
+    assert weighting.state() == {
+        "log_sigma2_seg": None, "log_sigma_reg": None, "weight_seg": 1.0, "weight_reg": None
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("kind", "total"), [("fixed", 0.5 + 300 / 1556), ("equal", 300.5)])
 def test_fixed_and_equal_weights(kind: str, total: float) -> None:
     weighting = make(Weighting(kind=kind), area_scale_mm2=400.0)
@@ -73,6 +93,19 @@ def test_segmentation_loss_by_hand() -> None:
     logits = torch.tensor([[[[0.0, math.log(3)]]]])
     expected = (math.log(2) + math.log(4)) / 2  # p = 1/2 and 3/4 of a pixel that is background
     assert segmentation_loss(logits, torch.zeros(1, 1, 1, 2)).item() == pytest.approx(expected)
+
+
+def test_with_several_classes_it_is_a_softmax() -> None:
+    logits = torch.tensor([0.0, math.log(2), math.log(5)]).reshape(1, 3, 1, 1).expand(1, 3, 1, 3)
+    mask = torch.tensor([[[[0.0, 1.0, 2.0]]]])
+    expected = sum(math.log(8 / odds) for odds in (1, 2, 5)) / 3
+    assert segmentation_loss(logits, mask).item() == pytest.approx(expected)
+
+
+def test_for_one_structure_softmax_and_sigmoid_are_the_same_likelihood() -> None:
+    logits, mask = torch.randn(2, 1, 5, 5), (torch.rand(2, 1, 5, 5) > 0.5).float()
+    both = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    assert segmentation_loss(both, mask).item() == pytest.approx(segmentation_loss(logits, mask).item(), rel=1e-5)
 
 
 def test_area_loss_by_hand() -> None:

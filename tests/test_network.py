@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from mtl.config import BRANCHES
+from mtl.config import BRANCHES as ALL
 from mtl.network import UNet
 
+BRANCHES = [branch for branch in ALL if branch != "none"]
 QUARTER = {"bottleneck": 3, "up1": 6, "up2": 12, "up3": 24, "up4": 48}
 """A quarter of each level's size at 192 x 192."""
 
@@ -91,7 +92,35 @@ def test_the_same_seed_gives_every_branch_the_same_shared_weights() -> None:
         assert all(torch.equal(value, other[key]) for key, value in starts[0].items())
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_the_baseline_is_the_same_network_without_the_regression_path(norm: str) -> None:
+    torch.manual_seed(3)
+    whole = UNet("up4", width=2, size=32, norm=norm)
+    torch.manual_seed(3)
+    baseline = UNet("none", width=2, size=32, norm=norm)
+    state = whole.state_dict()
+    assert {key for key in state if not key.startswith("area")} == set(baseline.state_dict())
+    assert all(torch.equal(value, state[key]) for key, value in baseline.state_dict().items())
+    x = torch.randn(2, 1, 32, 32)
+    logits, area = baseline(x)
+    assert area is None
+    assert torch.equal(logits, whole(x)[0])
+
+
+def test_group_norm_knows_no_batch() -> None:
+    network = UNet(width=2, size=32, norm="group")
+    x = torch.randn(4, 1, 32, 32)
+    for whole, part in zip(network(x), network(x[:1]), strict=True):
+        assert torch.allclose(whole[:1], part, atol=1e-5)
+
+
 def test_wrong_arguments() -> None:
+    with pytest.raises(ValueError, match="width is 0, wanted 1 or more"):
+        UNet(width=0)
+    with pytest.raises(ValueError, match="norm is 'layer', wanted one of: batch, group"):
+        UNet(norm="layer")
+    with pytest.raises(ValueError, match=r"images of \(40, 32\), wanted multiples of 16"):
+        UNet(width=2, size=32)(torch.zeros(1, 1, 40, 32))
     with pytest.raises(ValueError, match="branch is 'up9', wanted one of: bottleneck"):
         UNet("up9")
     with pytest.raises(ValueError, match="size is 100, wanted a multiple of 16"):

@@ -1,5 +1,6 @@
 """Training one fold: it learns, it resumes to the same numbers, it stops when it must."""
 
+import csv
 import dataclasses
 import os
 from pathlib import Path
@@ -166,6 +167,65 @@ def test_the_papers_selection_reports_the_test_set_alone(slices: Slices, config:
     lines = (folder.path / "volumes.csv").read_text().splitlines()[1:]
     assert lines
     assert all(line.split(",")[2] == "test" for line in lines)
+
+
+def test_the_baseline_trains_and_its_area_comes_from_its_segmentation(
+    slices: Slices, config: Config, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(config, model=Model(branch="none", width=2))
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train.train(settings, slices, 1, whole)
+    record = whole.epochs()[-1]
+    assert record["loss_train"] == record["loss_seg_train"]
+    assert {record[name] for name in ("loss_area_train", "log_sigma2_seg", "log_sigma_reg", "weight_reg")} == {None}
+    rows = list(csv.DictReader((whole.path / "slices.csv").read_text().splitlines()))
+    assert {row["area_reg_mm2"] for row in rows} == {""}
+    errors = [abs(float(r["area_seg_mm2"]) - float(r["area_true_mm2"])) for r in rows if r["set"] == "validation"]
+    best = max(whole.epochs(), key=lambda record: record["dice_val"])
+    assert best["area_mad_mm2"] == pytest.approx(np.mean(errors), rel=1e-5)
+
+    def kill(_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train.train(settings, slices, 1, killed, kill)
+    train.train(settings, slices, 1, killed)
+    assert_same(killed, whole)
+
+
+def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
+    slices: Slices, config: Config, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(
+        config,
+        model=Model(width=2, norm="group"),
+        train=dataclasses.replace(config.train, normalisation="volume"),
+        weighting=Weighting(init="data"),
+    )
+    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    train.train(settings, slices, 1, whole)
+
+    def kill(_: object) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train.train(settings, slices, 1, killed, kill)
+    train.train(settings, slices, 1, killed)
+    assert_same(killed, whole)
+
+
+def test_learned_weights_start_at_the_first_batch_and_at_no_later_one(slices: Slices, config: Config) -> None:
+    settings = dataclasses.replace(config, weighting=Weighting(init="data"))
+    trainer = Trainer(settings, slices, folds_of(slices, 5, 0, "validation")[0], 0, CPU)
+    batches, draws = trainer.batches(1), trainer.draws(1)
+    _, seg, reg = trainer.step(*trainer.inputs(batches[0], draws))
+    start = np.log([2 * seg, reg])
+    for steps, pairs in enumerate([None, *batches[1:4]], start=1):
+        if pairs is not None:
+            trainer.step(*trainer.inputs(pairs, draws))
+        state = trainer.weighting.state()
+        # RMSprop moves a parameter by at most ten learning rates a step.
+        assert abs(np.subtract([state["log_sigma2_seg"], state["log_sigma_reg"]], start)).max() < 0.0101 * steps
 
 
 def test_fixed_weights_have_no_sigma(slices: Slices, config: Config, tmp_path: Path) -> None:

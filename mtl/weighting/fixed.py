@@ -9,6 +9,9 @@ class Fixed(nn.Module):
         super().__init__()
         self.ratio = ratio
 
+    def start(self, seg_loss: torch.Tensor, area_loss: torch.Tensor) -> None:
+        """It starts at its ratio."""
+
     def total(self, seg_loss: torch.Tensor, area_loss: torch.Tensor) -> torch.Tensor:
         return seg_loss + area_loss / self.ratio
 

@@ -23,10 +23,10 @@ def bare_epoch(trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer
     network.train()
     begin = time.perf_counter()
     for pairs in batches:
-        image = torch.from_numpy(slices.image_NYX[pairs[:, 0], None]).float()
+        image = augment.images(slices, pairs[:, 0], "slice", torch.device("cpu"))
         mask = torch.from_numpy(slices.mask_NYX[pairs[:, 0], None]).float()
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]]).float()
-        image, mask = augment.apply(augment.normalise(image), mask, moved)
+        image, mask = augment.apply(image, mask, moved)
         logits, area = network(image)
         true_mm2 = mask.sum(dim=(2, 3)) * slices.pixel_mm2
         loss = joint_loss(segmentation_loss(logits, mask), area_loss(area, true_mm2), s[0], s[1])
