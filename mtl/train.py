@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from data_prep.files import atomic
 from mtl import augment, evaluate, weighting
@@ -20,9 +21,12 @@ from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.loss import area_loss, segmentation_loss
 from mtl.network import UNet
+from mtl.ranks import Ranks, ranks
 from mtl.runfolder import RunFolder, best_epoch
+from mtl.weighting import Way
 
 Observer = Callable[[dict[str, Any]], None]
+ALONE = Ranks()
 
 
 class Diverged(ArithmeticError):
@@ -43,11 +47,36 @@ def resolve_device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
+class Joint(nn.Module):
+    """Network and weighting as one module: what is averaged over ranks are the gradients of both."""
+
+    weighting: Way
+
+    def __init__(self, network: UNet, way: Way, among: Ranks) -> None:
+        super().__init__()
+        self.network, self.weighting, self.ranks, self.started = network, way, among, False
+
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The joint loss, L_seg and L_area (mm2; NaN without a regression path), whose means over ranks are the
+        batch's: eq. (5) is linear in the two losses."""
+        logits, area = self.network(image)
+        seg = share * segmentation_loss(logits, mask)
+        reg = seg.new_full((), math.nan) if area is None else share * area_loss(area, area_mm2)
+        if not self.started:
+            self.weighting.start(self.ranks.mean(seg), self.ranks.mean(reg))
+            self.started = True
+        return self.weighting.total(seg, reg), seg, reg
+
+
 class Trainer:
     """Network, weighting and optimiser of one fold, and one step of theirs."""
 
-    def __init__(self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device) -> None:
-        self.config, self.slices, self.fold, self.device = config, slices, fold, device
+    def __init__(
+        self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device, among: Ranks = ALONE
+    ) -> None:
+        self.config, self.slices, self.fold, self.device, self.ranks = config, slices, fold, device, among
         train_mm2 = slices.area_mm2_N[fold.train]
         torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
         regresses = config.model.branch != "none"
@@ -62,7 +91,8 @@ class Trainer:
         self.network.to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
-        self.started = False
+        self.joint = Joint(self.network, self.weighting, among)
+        self.averaged = among.wrap(self.joint, device)
         self.optimiser = torch.optim.RMSprop(
             [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
         )
@@ -96,24 +126,22 @@ class Trainer:
         image, mask = augment.apply(image, mask, moved)
         return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
 
-    def step(self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor) -> tuple[float, float, float]:
-        """One descent. Returns the joint loss, L_seg and L_area (mm2; NaN without a regression path)."""
-        logits, area = self.network(image)
-        seg = segmentation_loss(logits, mask)
-        reg = seg.new_full((), math.nan) if area is None else area_loss(area, area_mm2)
-        if not self.started:
-            self.weighting.start(seg, reg)
-            self.started = True
-        total = self.weighting.total(seg, reg)
-        if not torch.isfinite(total):
-            raise Diverged(f"loss {total.item()}: L_seg {seg.item()}, L_area {reg.item()} mm2")
+    def step(
+        self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float = 1.0
+    ) -> tuple[float, float, float]:
+        """One descent, together with the other ranks. Returns the batch's joint loss, L_seg and L_area (mm2; NaN
+        without a regression path)."""
+        losses = self.averaged(image, mask, area_mm2, share)
+        total, seg, reg = self.ranks.mean(torch.stack(losses)).tolist()
+        if not math.isfinite(total):
+            raise Diverged(f"loss {total}: L_seg {seg}, L_area {reg} mm2")
         self.optimiser.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        losses[0].backward()
         self.optimiser.step()
-        return total.item(), seg.item(), reg.item()
+        return total, seg, reg
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch, score the selection set; the epoch's record."""
+        """Train one epoch, score the selection set; the epoch's record. The other ranks hear it from the first."""
         begin = time.perf_counter()
         lr = self.config.optim.lr * self.config.optim.decay ** (epoch - 1)
         for group in self.optimiser.param_groups:
@@ -122,19 +150,25 @@ class Trainer:
         draws, sums, count = self.draws(epoch), np.zeros(3), 0
         for number, pairs in enumerate(self.batches(epoch), start=1):
             try:
-                losses = self.step(*self.inputs(pairs, draws))
+                mine, share = self.ranks.part(pairs)
+                losses = self.step(*self.inputs(mine, draws), share)
             except Diverged as error:
                 raise Diverged(f"epoch {epoch}, batch {number}: {error}, {self.weighting.state()}") from None
             sums += np.multiply(losses, len(pairs))
             count += len(pairs)
         trained_s = time.perf_counter() - begin
+        record = self._record(epoch, lr, sums / count, count / trained_s, begin) if self.ranks.first else None
+        told: dict[str, Any] = self.ranks.told(record)
+        return told
+
+    def _record(self, epoch: int, lr: float, losses: np.ndarray, slices_per_s: float, begin: float) -> dict[str, Any]:
         predicted = evaluate.predict(
             self.network, self.slices, self.fold.selection, self.config.train.normalisation, self.device
         )
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
         if not math.isfinite(area_mad_mm2):
             raise Diverged(f"epoch {epoch}: the area error on the selection set is {area_mad_mm2} mm2")
-        loss, loss_seg, loss_area = (sums / count).tolist()
+        loss, loss_seg, loss_area = losses.tolist()
         return {
             "epoch": epoch,
             "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -146,7 +180,7 @@ class Trainer:
             **self.weighting.state(),
             "lr": lr,
             "seconds": time.perf_counter() - begin,
-            "slices_per_s": count / trained_s,
+            "slices_per_s": slices_per_s,
         }
 
     def state(self) -> dict[str, Any]:
@@ -160,32 +194,45 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.weighting.load_state_dict(state["weighting"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.started = True
+        self.joint.started = True
 
 
 def train(config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None) -> None:
     """Train fold `number` to its end, from last.pt where there is one; then evaluate the best epoch.
 
-    The caller holds the folder's lock. observer: is told each epoch's record once it is on the disk.
+    Every rank calls it (mtl/ranks.py); the first one scores and writes. The caller holds the folder's lock.
+    observer: is told each epoch's record once it is on the disk, on the first rank.
     """
-    device = resolve_device(config.train.device)
+    kind = resolve_device(config.train.device)
+    with ranks(kind) as among:
+        if config.train.batch_size < among.size:
+            raise ValueError(f"train.batch_size is {config.train.batch_size} for {among.size} ranks, wanted one each")
+        _train(config, slices, number, folder, observer, among, among.device(kind))
+
+
+def _train(
+    config: Config,
+    slices: Slices,
+    number: int,
+    folder: RunFolder,
+    observer: Observer | None,
+    among: Ranks,
+    device: torch.device,
+) -> None:
     fold = fold_of(config, slices, number)
-    folder.prepare(fold_dict(asdict(config), number))
-    trainer = Trainer(config, slices, fold, number, device)
+    if among.first:
+        folder.prepare(fold_dict(asdict(config), number))
+    among.told(None)  # nobody reads before the folder is prepared
+    trainer = Trainer(config, slices, fold, number, device, among)
     records = _resume(trainer, folder, config, number)
     for epoch in range(len(records) + 1, config.train.epochs + 1):
         records.append(trainer.epoch(epoch))
-        # In this order a kill between any two lines repeats this epoch, to the same numbers: last.pt, which
-        # says that the epoch is done, comes last.
-        if best_epoch(records)["epoch"] == epoch:
-            _save(
-                {"network": trainer.network.state_dict(), "epoch": epoch, **_identity(config, number)},
-                folder.best,
-            )
-        folder.write_epochs(records)
-        _save({**trainer.state(), "records": records, **_identity(config, number)}, folder.last)
-        if observer:
-            observer(records[-1])
+        if among.first:
+            _keep(trainer, folder, records, _identity(config, number))
+            if observer:
+                observer(records[-1])
+    if not among.first:
+        return
     best = load_checkpoint(folder.best, config, number)
     trainer.network.load_state_dict(best["network"])
     evaluate.write(trainer.network, slices, fold, folder, config.train.normalisation, device)
@@ -197,6 +244,16 @@ def train(config: Config, slices: Slices, number: int, folder: RunFolder, observ
         dice_val=record["dice_val"],
         area_mad_mm2=record["area_mad_mm2"],
     )
+
+
+def _keep(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]], identity: dict[str, Any]) -> None:
+    """Write the last epoch. In this order a kill between any two lines repeats it, to the same numbers: last.pt,
+    which says that the epoch is done, comes last."""
+    epoch = records[-1]["epoch"]
+    if best_epoch(records)["epoch"] == epoch:
+        _save({"network": trainer.network.state_dict(), "epoch": epoch, **identity}, folder.best)
+    folder.write_epochs(records)
+    _save({**trainer.state(), "records": records, **identity}, folder.last)
 
 
 def fold_of(config: Config, slices: Slices, number: int) -> Fold:
@@ -211,7 +268,8 @@ def _resume(trainer: Trainer, folder: RunFolder, config: Config, number: int) ->
         return []
     state = load_checkpoint(folder.last, config, number)
     trainer.load(state)
-    folder.write_epochs(state["records"])
+    if trainer.ranks.first:
+        folder.write_epochs(state["records"])
     return list(state["records"])
 
 

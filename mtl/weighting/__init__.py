@@ -12,8 +12,10 @@ from mtl.weighting.alone import Alone
 from mtl.weighting.fixed import Fixed
 from mtl.weighting.learned import Learned
 
+Way = Alone | Fixed | Learned
 
-def make(settings: Weighting, area_scale_mm2: float | None) -> Alone | Fixed | Learned:
+
+def make(settings: Weighting, area_scale_mm2: float | None) -> Way:
     """The weighting that the settings name. area_scale_mm2: one unit of what the network predicts, mm2; None
     where it predicts no area."""
     if area_scale_mm2 is None:
