@@ -22,6 +22,8 @@ class Configuration:
     point: dict[str, Any]
     config: dict[str, Any]
     folder: Path
+    save_masks: bool = False
+    """the test folds' predicted masks are kept"""
 
     @property
     def branch(self) -> str:
@@ -60,7 +62,7 @@ def evaluate(configuration: Configuration, store: Path, place: executors.Place, 
 
 def _job(configuration: Configuration, store: Path, number: int) -> worker.FoldJob:
     folder = configuration.runs[number].path
-    return worker.FoldJob(configuration.config, str(store), str(folder), number)
+    return worker.FoldJob(configuration.config, str(store), str(folder), number, configuration.save_masks)
 
 
 def _note_death(ended: Any, run: RunFolder) -> None:

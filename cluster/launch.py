@@ -167,7 +167,7 @@ def _space(request: Request) -> dict[str, list[Any]]:
 def _configuration(wanted: Settings, point: dict[str, Any], digest: str, sweep_folder: Path) -> Configuration:
     config = settings.config_at(wanted, point, digest)
     name = settings.configuration_name(point, config)
-    return Configuration(name, point, asdict(config), sweep_folder / name)
+    return Configuration(name, point, asdict(config), sweep_folder / name, wanted.predict.save_masks)
 
 
 def _check_folders(configurations: Sequence[Configuration]) -> None:

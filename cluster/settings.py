@@ -76,6 +76,12 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Predict:
+    save_masks: bool = False
+    """keep the test fold's predicted masks in each fold's folder (masks.zarr), when it ends"""
+
+
+@dataclass(frozen=True)
 class Sweep:
     question: str = ""
     """what the sweep asks"""
@@ -94,6 +100,7 @@ class Settings:
     optim: Optim = field(default_factory=Optim)
     weighting: Weighting = field(default_factory=Weighting)
     protocol: Protocol = field(default_factory=Protocol)
+    predict: Predict = field(default_factory=Predict)
     sweep: Sweep = field(default_factory=Sweep)
     site: Site = field(default_factory=Site)
     tracking: Tracking = field(default_factory=Tracking)

@@ -18,6 +18,7 @@ class FoldJob:
     store: str
     folder: str
     number: int
+    save_masks: bool = False
     left_over_s: float = 30.0
     """How long a worker of a killed launch may take to notice that its Ray is gone, s."""
 
@@ -33,7 +34,8 @@ def run_fold(job: FoldJob) -> None:
             _one_thread(config.train.device)
             from mtl import data, train
 
-            train.train(config, data.load(Path(job.store), config.data_digest), job.number, folder)
+            slices = data.load(Path(job.store), config.data_digest)
+            train.train(config, slices, job.number, folder, save_masks=job.save_masks)
         except Exception as error:
             folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 

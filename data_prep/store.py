@@ -253,17 +253,41 @@ def _create(where: Any, cine: Cine, attributes: Mapping[str, Any]) -> None:
     """The group and its arrays, still without their shards, in a folder or another of zarr's stores."""
     sealed = {**attributes, "digest": digest(*cine)}
     patient = zarr.create_group(where, zarr_format=3, attributes=sealed)
-    for (name, dtype), array in zip(ARRAYS.items(), cine, strict=True):
-        patient.create_array(
-            name,
-            shape=array.shape,
-            dtype=dtype,
-            chunks=(1, *array.shape[1:]),
-            shards=array.shape,
-            compressors=None,
-            fill_value=0,
-            dimension_names=tuple(name.rpartition("_")[2]),
-        )
+    for name, array in cine._asdict().items():
+        _create_array(patient, name, array, axes=name.rpartition("_")[2])
+
+
+def _create_array(group: zarr.Group, name: str, array: np.ndarray, axes: str) -> None:
+    """An array of one shard, still without it, and a chunk per step of the first axis."""
+    group.create_array(
+        name,
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=(1, *array.shape[1:]),
+        shards=array.shape,
+        compressors=None,
+        fill_value=0,
+        dimension_names=tuple(axes),
+    )
+
+
+def write_masks(path: Path, masks: Mapping[str, np.ndarray]) -> None:
+    """A zarr group of predicted masks, a (T, Z, Y, X) uint8 array of class labels per patient, in one piece.
+
+    It takes the place of an older one. Laid out as the store's own masks.
+    """
+    making = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        group = zarr.create_group(making, zarr_format=3)
+        for key, mask_TZYX in masks.items():
+            whole = np.ascontiguousarray(mask_TZYX, np.uint8)
+            _create_array(group, key, whole, axes="TZYX")
+            shards.write(making / key, whole)
+        files.sync(making)
+        files.remove(path)
+        making.rename(path)
+    finally:
+        files.remove(making)
 
 
 def root_attributes(

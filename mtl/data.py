@@ -32,8 +32,10 @@ class Slices:
     strata: tuple[str, ...]
     ed_es: tuple[tuple[int | None, int | None], ...]
     """ED and ES per patient, as indices of T"""
+    shape_TZ: tuple[tuple[int, int], ...]
+    """phases and levels per patient, labelled or not"""
     slice_spacing_mm: tuple[float, ...]
-    """between neighbouring levels, per patient"""
+    """between neighbouring levels, per patient; NaN where the store does not say"""
     pixel_spacing_mm: tuple[float, float]
     """along rows (Y) and columns (X)"""
 
@@ -88,7 +90,7 @@ def load(path: Path, digest: str) -> Slices:
     if opened.digest != digest:
         raise ValueError(f"store {path}: its data are not those the run was made for; use another runs= folder")
     patients: list[store.Patient] = []
-    images, masks, places = [], [], []
+    images, masks, places, shapes = [], [], [], []
     for patient in opened.patients:
         image_TZYX, mask_TZYX, labelled_TZ = _whole(opened, patient)
         if not mask_TZYX[labelled_TZ].any():
@@ -97,6 +99,7 @@ def load(path: Path, digest: str) -> Slices:
         places.append(np.stack([np.full_like(phase, len(patients)), phase, level]))
         images.append(image_TZYX[labelled_TZ])
         masks.append(mask_TZYX[labelled_TZ])
+        shapes.append((labelled_TZ.shape[0], labelled_TZ.shape[1]))
         patients.append(patient)
     patient_N, phase_N, level_N = np.concatenate(places, axis=1)
     return Slices(
@@ -109,7 +112,8 @@ def load(path: Path, digest: str) -> Slices:
         subjects=tuple(p.subject for p in patients),
         strata=tuple(p.stratum for p in patients),
         ed_es=tuple((p.ed_phase, p.es_phase) for p in patients),
-        slice_spacing_mm=tuple(float(p.attributes["slice_spacing_mm"]) for p in patients),
+        shape_TZ=tuple(shapes),
+        slice_spacing_mm=tuple(float(p.attributes.get("slice_spacing_mm", "nan")) for p in patients),
         pixel_spacing_mm=opened.spacing_mm,
     )
 

@@ -1,5 +1,6 @@
 """Slices -> predictions -> stacked volumes -> largest component -> volumes.csv, slices.csv."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep import store
 from data_prep.files import write_csv
 from mtl import augment, metrics
 from mtl.data import SET_NAMES, Fold, Slices
 from mtl.network import UNet
 from mtl.runfolder import RunFolder
 
-VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", "dice")
+VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS)
 SLICE_COLUMNS = (
     "patient",
     "phase",
@@ -67,7 +69,11 @@ def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.
 
 
 def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
-    """A row per volume that carries ground truth."""
+    """A row per volume that carries ground truth, of its labelled slices alone.
+
+    Distances take neighbouring labelled slices to be neighbours. They are NaN (empty in the CSV) where nothing was
+    predicted: such a volume is missed; and between slices whose distance the store does not say.
+    """
     rows = []
     for patient, phase, where in volumes(slices, predicted.index_N):
         truth_ZYX = slices.mask_NYX[predicted.index_N[where]] > 0
@@ -80,10 +86,19 @@ def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[di
                     "set": set_name,
                     "is_ed": int(phase == ed),
                     "is_es": int(phase == es),
-                    "dice": metrics.dice(truth_ZYX, predicted.mask_NYX[where]),
+                    **_measured(truth_ZYX, predicted.mask_NYX[where], slices, patient),
                 }
             )
     return rows
+
+
+def _measured(truth_ZYX: np.ndarray, mask_ZYX: np.ndarray, slices: Slices, patient: int) -> dict[str, float]:
+    slice_mm = slices.slice_spacing_mm[patient]
+    known = slice_mm > 0  # a single slice has no neighbour, and NaN is unknown
+    measured = metrics.volume_metrics(truth_ZYX, mask_ZYX, (slice_mm if known else 1.0, *slices.pixel_spacing_mm))
+    if not known and len(truth_ZYX) > 1:
+        measured |= dict.fromkeys(("msd_mm", "ahd_mm", "hd_mm"), math.nan)
+    return measured
 
 
 def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
@@ -128,19 +143,45 @@ def regions(has_truth_Z: np.ndarray) -> list[str]:
     return [str(name) for name in names]
 
 
+def masks_of(slices: Slices, predicted: Prediction) -> dict[str, np.ndarray]:
+    """Patient -> (T, Z, Y, X) uint8, the predicted slices in their places."""
+    made: dict[str, np.ndarray] = {}
+    for n, mask_YX in zip(predicted.index_N, predicted.mask_NYX, strict=True):
+        patient = slices.patient_N[n]
+        shape = (*slices.shape_TZ[patient], *mask_YX.shape)
+        made.setdefault(slices.patients[patient], np.zeros(shape, np.uint8))[slices.phase_N[n], slices.level_N[n]] = (
+            mask_YX
+        )
+    return made
+
+
 def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
     """Mean Dice over volumes; mean absolute difference of the area over slices, mm2, from the regression path (of
     the baseline, which has none, from the segmentation)."""
-    rows = volume_rows(slices, predicted, "")
+    truths = [
+        (slices.mask_NYX[predicted.index_N[where]] > 0, where) for _, _, where in volumes(slices, predicted.index_N)
+    ]
+    dices = [metrics.dice(truth_ZYX, predicted.mask_NYX[where]) for truth_ZYX, where in truths if truth_ZYX.any()]
     true_mm2 = _true_mm2(slices, predicted.index_N)
-    dice = float(np.mean([row["dice"] for row in rows])) if rows else float("nan")
+    dice = float(np.mean(dices)) if dices else float("nan")
     return dice, float(np.abs(predicted.area_mm2_N - true_mm2).mean())
 
 
 def write(
-    network: UNet, slices: Slices, fold: Fold, folder: RunFolder, normalisation: str, device: torch.device
+    network: UNet,
+    slices: Slices,
+    fold: Fold,
+    folder: RunFolder,
+    normalisation: str,
+    device: torch.device,
+    *,
+    save_masks: bool = False,
 ) -> None:
-    """volumes.csv and slices.csv of the validation set (where there is one) and the test set."""
+    """volumes.csv and slices.csv of the validation set (where there is one) and the test set.
+
+    save_masks: the test set's predicted masks as well, in masks.zarr, so that any number can be checked against its
+    picture; slices that are not labelled are not predicted and stay 0.
+    """
     volume_lines, slice_lines = [], []
     for set_name in SET_NAMES:
         index_N = getattr(fold, set_name)
@@ -148,5 +189,7 @@ def write(
             predicted = predict(network, slices, index_N, normalisation, device)
             volume_lines += volume_rows(slices, predicted, set_name)
             slice_lines += slice_rows(slices, predicted, set_name)
+            if save_masks and set_name == "test":
+                store.write_masks(folder.path / "masks.zarr", masks_of(slices, predicted))
     write_csv(folder.path / "volumes.csv", volume_lines, VOLUME_COLUMNS)
     write_csv(folder.path / "slices.csv", slice_lines, SLICE_COLUMNS)

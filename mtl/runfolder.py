@@ -5,6 +5,7 @@
         epochs.jsonl   a line per epoch
         last.pt        to go on from; best.pt, the best epoch's network
         volumes.csv  slices.csv
+        masks.zarr     the test fold's predicted masks, where they were asked for (predict.save_masks=true)
         DONE | STOPPED | FAILED    exactly one of them at the end, JSON with the reason
 
 No torch here: drivers and trackers read run folders too.

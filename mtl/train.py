@@ -197,53 +197,58 @@ class Trainer:
         self.joint.started = True
 
 
-def train(config: Config, slices: Slices, number: int, folder: RunFolder, observer: Observer | None = None) -> None:
+def train(
+    config: Config,
+    slices: Slices,
+    number: int,
+    folder: RunFolder,
+    observer: Observer | None = None,
+    *,
+    save_masks: bool = False,
+) -> None:
     """Train fold `number` to its end, from last.pt where there is one; then evaluate the best epoch.
 
     Every rank calls it (mtl/ranks.py); the first one scores and writes. The caller holds the folder's lock.
-    observer: is told each epoch's record once it is on the disk, on the first rank.
+    observer: is told each epoch's record once it is on the disk, on the first rank. save_masks: keep the test fold's
+    predicted masks.
     """
     kind = resolve_device(config.train.device)
     with ranks(kind) as among:
         if config.train.batch_size < among.size:
             raise ValueError(f"train.batch_size is {config.train.batch_size} for {among.size} ranks, wanted one each")
-        _train(config, slices, number, folder, observer, among, among.device(kind))
+        fold, device = fold_of(config, slices, number), among.device(kind)
+        if among.first:
+            folder.prepare(fold_dict(asdict(config), number))
+        among.told(None)  # nobody reads before the folder is prepared
+        trainer = Trainer(config, slices, fold, number, device, among)
+        records = _epochs(trainer, number, folder, observer)
+        if not among.first:
+            return
+        best = load_checkpoint(folder.best, config, number)
+        trainer.network.load_state_dict(best["network"])
+        normalisation = config.train.normalisation
+        evaluate.write(trainer.network, slices, fold, folder, normalisation, device, save_masks=save_masks)
+        record = best_epoch(records)
+        folder.finish(
+            "DONE",
+            "all epochs trained",
+            best_epoch=record["epoch"],
+            dice_val=record["dice_val"],
+            area_mad_mm2=record["area_mad_mm2"],
+        )
 
 
-def _train(
-    config: Config,
-    slices: Slices,
-    number: int,
-    folder: RunFolder,
-    observer: Observer | None,
-    among: Ranks,
-    device: torch.device,
-) -> None:
-    fold = fold_of(config, slices, number)
-    if among.first:
-        folder.prepare(fold_dict(asdict(config), number))
-    among.told(None)  # nobody reads before the folder is prepared
-    trainer = Trainer(config, slices, fold, number, device, among)
+def _epochs(trainer: Trainer, number: int, folder: RunFolder, observer: Observer | None) -> list[dict[str, Any]]:
+    """Train what is left; the records of all epochs."""
+    config = trainer.config
     records = _resume(trainer, folder, config, number)
     for epoch in range(len(records) + 1, config.train.epochs + 1):
         records.append(trainer.epoch(epoch))
-        if among.first:
+        if trainer.ranks.first:
             _keep(trainer, folder, records, _identity(config, number))
             if observer:
                 observer(records[-1])
-    if not among.first:
-        return
-    best = load_checkpoint(folder.best, config, number)
-    trainer.network.load_state_dict(best["network"])
-    evaluate.write(trainer.network, slices, fold, folder, config.train.normalisation, device)
-    record = best_epoch(records)
-    folder.finish(
-        "DONE",
-        "all epochs trained",
-        best_epoch=record["epoch"],
-        dice_val=record["dice_val"],
-        area_mad_mm2=record["area_mad_mm2"],
-    )
+    return records
 
 
 def _keep(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]], identity: dict[str, Any]) -> None:

@@ -96,6 +96,7 @@ def of(images: list[torch.Tensor], phases: list[int]) -> Slices:
         ("A",),
         ("",),
         ((None, None),),
+        ((8, count),),
         (8.0,),
         (1.0, 1.0),
     )

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
-from tests.benchmarks import conversion, epoch, loading
+from tests.benchmarks import conversion, epoch, loading, metrics
 
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:
@@ -78,3 +78,9 @@ def test_every_way_of_loading_gives_the_same_bytes(tmp_path: Path) -> None:
     assert {len(one) for one in made} == {size}
     assert made[0] == made[2]
     assert loading.alone("ours", tmp_path) > 0
+
+
+def test_the_metrics_benchmark_finds_equal_values() -> None:
+    head, component = metrics.rows(rounds=1)
+    assert re.search(r"Dice 0\.85: ours [\d.]+ .* MONAI [\d.]+ .* times ours, .*; values equal", head)
+    assert component.endswith(("values equal", "not measured, skimage is not installed"))

@@ -25,6 +25,7 @@ def made(subjects: list[str], strata: list[str] | None = None, per_patient: int 
         tuple(subjects),
         tuple(strata or [""] * len(subjects)),
         ((None, None),) * len(subjects),
+        ((1, per_patient),) * len(subjects),
         (8.0,) * len(subjects),
         (1.0, 2.0),
     )

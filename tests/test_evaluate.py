@@ -1,12 +1,16 @@
 """Volumes, largest component, regions, the two CSVs."""
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zarr
 
+from data_prep import store
+from data_prep.files import write_csv
 from mtl import evaluate, metrics
 from mtl.config import Config
 from mtl.data import Fold, Slices
@@ -70,6 +74,7 @@ def two_volumes() -> Slices:
         ("A",),
         ("",),
         ((0, 1),),
+        ((2, 3),),
         (8.0,),
         (1.0, 2.0),
     )
@@ -80,9 +85,12 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
     predicted = np.zeros((6, 10, 10), bool)
     predicted[:2, 2:4, 2:4] = True  # two of the three levels
     prediction = Prediction(np.arange(6), predicted, np.array([8, 9, 10, 0, 0, 1], np.float32), regressed=True)
-    assert evaluate.volume_rows(slices, prediction, "test") == [
-        {"patient": "A", "phase": 0, "set": "test", "is_ed": 1, "is_es": 0, "dice": 2 * 8 / (8 + 12)}
-    ]
+    (row,) = evaluate.volume_rows(slices, prediction, "test")
+    told = {"patient": "A", "phase": 0, "set": "test", "is_ed": 1, "is_es": 0, "dice": 2 * 8 / (8 + 12)}
+    assert {name: row[name] for name in told} == told
+    # Two of three equal plates, 8 mm apart: the third one's four voxels lie 8 mm from the prediction.
+    assert (row["jaccard"], row["hd_mm"], row["msd_slice_mm"]) == (2 / 3, 8, 0)
+    assert row["msd_mm"] == pytest.approx(8 * 4 / (12 + 8))
     rows = evaluate.slice_rows(slices, prediction, "test")
     assert [(row["phase"], row["level"], row["region"]) for row in rows] == [
         (0, 0, "basal"), (0, 1, "mid"), (0, 2, "apical"), (1, 0, "none"), (1, 1, "none"), (1, 2, "none")
@@ -102,6 +110,43 @@ def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Confi
     for _, _, where in evaluate.volumes(slices, np.arange(12)):
         volume = predicted.mask_NYX[where]
         assert (metrics.largest_component(volume) == volume).all()
+
+
+def test_a_volume_of_which_nothing_is_predicted_has_no_distances(tmp_path: Path) -> None:
+    slices = two_volumes()
+    prediction = Prediction(np.arange(6), np.zeros((6, 10, 10), bool), np.zeros(6, np.float32), regressed=True)
+    (row,) = evaluate.volume_rows(slices, prediction, "test")
+    assert (row["dice"], row["jaccard"]) == (0, 0)
+    assert all(np.isnan(row[name]) for name in metrics.DISTANCES)
+    write_csv(tmp_path / "v.csv", [row], evaluate.VOLUME_COLUMNS)
+    assert (tmp_path / "v.csv").read_text().splitlines()[1] == "A,0,test,1,0,0.0,0.0,,,,"
+
+
+def test_distances_between_slices_are_unknown_where_their_spacing_is() -> None:
+    slices = dataclasses.replace(two_volumes(), slice_spacing_mm=(float("nan"),))
+    predicted = np.zeros((6, 10, 10), bool)
+    predicted[:2, 2:4, 2:4] = True
+    (row,) = evaluate.volume_rows(slices, Prediction(np.arange(6), predicted, np.zeros(6), regressed=True), "test")
+    assert (row["dice"], row["msd_slice_mm"]) == (0.8, 0)
+    assert all(np.isnan(row[name]) for name in ("msd_mm", "ahd_mm", "hd_mm"))
+
+
+def test_masks_lie_in_their_places(tmp_path: Path) -> None:
+    slices = two_volumes()
+    predicted = np.zeros((6, 10, 10), bool)
+    predicted[:, 3, 3], predicted[4, 5, 5] = True, True  # the fifth slice is level 0 of phase 1
+    part = np.array([0, 1, 2, 4])
+    masks = evaluate.masks_of(slices, Prediction(part, predicted[part], np.zeros(4, np.float32), regressed=True))
+    store.write_masks(tmp_path / "masks.zarr", masks)
+    store.write_masks(tmp_path / "masks.zarr", masks)  # a fold that ends twice
+    group = zarr.open_group(tmp_path / "masks.zarr", mode="r")
+    mask_TZYX = np.asarray(group["A"])
+    assert (mask_TZYX.shape, mask_TZYX.dtype) == ((2, 3, 10, 10), np.uint8)
+    assert mask_TZYX[:, :, 3, 3].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert np.argwhere(mask_TZYX[:, :, 5, 5]).tolist() == [[1, 0]]
+    assert [p for p in (tmp_path / "masks.zarr" / "A" / "c").rglob("*") if p.is_file()] == [
+        tmp_path / "masks.zarr" / "A" / "c" / "0" / "0" / "0" / "0"
+    ]
 
 
 def test_both_csvs_hold_both_sets(slices: Slices, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from data_prep import convert, store
 from mtl import data, train
@@ -226,6 +227,20 @@ def test_learned_weights_start_at_the_first_batch_and_at_no_later_one(slices: Sl
         state = trainer.weighting.state()
         # RMSprop moves a parameter by at most ten learning rates a step.
         assert abs(np.subtract([state["log_sigma2_seg"], state["log_sigma_reg"]], start)).max() < 0.0101 * steps
+
+
+def test_predicted_masks_are_kept_when_asked_for_and_give_the_rows_areas(
+    slices: Slices, config: Config, tmp_path: Path
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    train.train(config, slices, 1, folder, save_masks=True)
+    group = zarr.open_group(folder.path / "masks.zarr", mode="r")
+    rows = [r for r in csv.DictReader((folder.path / "slices.csv").read_text().splitlines()) if r["set"] == "test"]
+    assert set(group.array_keys()) == {row["patient"] for row in rows}
+    for row in rows:
+        mask_TZYX = np.asarray(group[row["patient"]])
+        area_mm2 = mask_TZYX[int(row["phase"]), int(row["level"])].sum() * slices.pixel_mm2
+        assert area_mm2 == pytest.approx(float(row["area_seg_mm2"]))
 
 
 def test_fixed_weights_have_no_sigma(slices: Slices, config: Config, tmp_path: Path) -> None:

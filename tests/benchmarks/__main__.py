@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks [conversion] [loading] [epoch] [trial]: the claims of speed, each a ratio in one run."""
+"""python -m tests.benchmarks [conversion] [loading] [metrics] [epoch] [trial]: the claims of speed, as ratios."""
 
 import platform
 import sys
@@ -14,7 +14,7 @@ from cluster import executors
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
-from tests.benchmarks import conversion, epoch, loading, trial
+from tests.benchmarks import conversion, epoch, loading, metrics, trial
 
 
 def made_store(home: Path) -> tuple[Path, str]:
@@ -43,6 +43,7 @@ def epochs(home: Path) -> Iterator[str]:
 BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "conversion": lambda _: conversion.rows(),
     "loading": lambda _: loading.rows(),
+    "metrics": lambda _: metrics.rows(),
     "trial": trials,
     "epoch": epochs,
 }
