@@ -8,7 +8,6 @@ is to the byte what zarr writes (tests/test_store.py).
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,33 @@ _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 
 def read(folder: Path) -> np.ndarray | None:
     """The array in `folder`; None where it is not laid out like that. OSError where it cannot be read."""
+    found = _found(folder)
+    if found is None:
+        return None
+    path, dtype, shape = found
+    size = dtype.itemsize * math.prod(shape)
+    whole = _page_aligned(size)
+    with open(path, "rb") as handle:
+        return whole.view(dtype).reshape(shape) if handle.readinto(whole.data) == size else None
+
+
+def mapped(folder: Path) -> np.ndarray | None:
+    """As `read`, but read-only and mapped: every process of a machine sees the same memory, the system's page cache."""
+    found = _found(folder)
+    return None if found is None else np.asarray(np.memmap(found[0], found[1], "r", shape=found[2]))
+
+
+def _found(folder: Path) -> tuple[Path, np.dtype[Any], tuple[int, ...]] | None:
+    """The shard that begins with the array, its type and its shape."""
     layout = _layout(json.loads((folder / "zarr.json").read_bytes()))
     if layout is None:
         return None
     dtype, shape = layout
-    size, count = dtype.itemsize * math.prod(shape), shape[0]
-    with open(_path(folder, shape), "rb") as handle:
-        if os.fstat(handle.fileno()).st_size != size + index_size(count):
-            return None
-        index = np.fromfile(handle, "<u8", 2 * count, offset=size)
-        if not np.array_equal(index, _index(size, count)):
-            return None
-        handle.seek(0)
-        whole = _page_aligned(size)
-        return whole.view(dtype).reshape(shape) if handle.readinto(whole.data) == size else None
+    size, count, path = dtype.itemsize * math.prod(shape), shape[0], _path(folder, shape)
+    if path.stat().st_size != size + index_size(count):
+        return None
+    index = np.fromfile(path, "<u8", 2 * count, offset=size)
+    return (path, dtype, shape) if np.array_equal(index, _index(size, count)) else None
 
 
 def write(folder: Path, array: np.ndarray) -> None:

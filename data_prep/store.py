@@ -89,6 +89,13 @@ class Patient:
         """`image_TZYX`, `mask_TZYX` or `labelled_TZ`, whole; ValueError names the patient where it is damaged."""
         return self._read(name, ...)
 
+    def mapped(self, name: str) -> np.ndarray:
+        """As `array`, but read-only and shared by all processes of a machine, where the shard is as this program
+        writes it; pages are read when they are looked at. ValueError as `array`."""
+        with self._named(name):
+            whole = shards.mapped(self.folder / name)
+        return self.array(name) if whole is None else whole
+
     def has_myocardium(self) -> bool:
         """Whether any labelled slice carries a label. Reads slices until one does."""
         places = np.argwhere(self.array("labelled_TZ"))
@@ -97,13 +104,19 @@ class Patient:
         return any(self._read("mask_TZYX", (int(t), int(z))).any() for t, z in places)
 
     def _read(self, name: str, where: Any) -> np.ndarray:
-        try:
+        with self._named(name):
             whole = shards.read(self.folder / name) if where is ... else None
             if whole is not None:
                 return whole
             array = self.group[name]
             assert isinstance(array, zarr.Array)
             return np.asarray(array[where])
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """What goes wrong in here names the patient."""
+        try:
+            yield
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             said = getattr(error, "strerror", None) or str(error)
             reason = (said.splitlines() or [type(error).__name__])[0]

@@ -55,7 +55,7 @@ def images(slices: Slices, index_N: np.ndarray, normalisation: str, device: torc
     normalisation: `slice`, each to mean 0 and standard deviation 1; `volume`, by the mean and standard deviation of
     all the labelled slices of its patient and phase, so that levels of one volume keep their contrast.
     """
-    image_B1YX = torch.from_numpy(slices.image_NYX[index_N, None]).to(device).float()
+    image_B1YX = torch.from_numpy(slices.image_NYX[index_N][:, None]).to(device).float()
     if normalisation == "volume":
         intensity_B2 = torch.from_numpy(slices.volume_intensity_N2[index_N]).to(device)
         mean, deviation = intensity_B2[:, 0].reshape(-1, 1, 1, 1), intensity_B2[:, 1].reshape(-1, 1, 1, 1)

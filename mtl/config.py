@@ -19,6 +19,7 @@ BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4", "none")
 NORMS = ("batch", "group")
 NORMALISATIONS = ("slice", "volume")
 STARTS = ("zero", "data")
+PRECISIONS = ("auto", "float32", "bf16")
 AREA_SCALES = ("fold", "none")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 WEIGHTINGS = ("learned", "fixed", "equal")
@@ -74,6 +75,10 @@ class Train:
     """largest translation of a copy, in image sizes, along rows and columns"""
     normalisation: str = "slice"
     """slice: each slice to mean 0 and deviation 1; volume: by the mean and deviation of its phase's labelled slices"""
+    precision: str = "auto"
+    """of the network's arithmetic: float32, bf16 (losses in float32), auto: bf16 where the device has units for it"""
+    channels_last: bool = True
+    """memory layout of the network; true was faster wherever it was measured"""
     device: str = "auto"
     """auto (CUDA, else the CPU), cpu, cuda or mps; one that is asked for and not usable is an error"""
 
@@ -86,6 +91,7 @@ class Train:
         between("train.rotation_deg", self.rotation_deg, 0, 180, "degrees")
         between("train.shift", self.shift, 0, 1, "image sizes")
         choice("train.normalisation", self.normalisation, NORMALISATIONS)
+        choice("train.precision", self.precision, PRECISIONS)
         choice("train.device", self.device, DEVICES)
 
 

@@ -3,6 +3,7 @@
 Legend of shapes: N slice, A area (one per class), B batch, C channel, T phase, Z level, Y row, X column.
 """
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,36 @@ from data_prep import store
 SET_NAMES = ("validation", "test")
 
 
+class Stack:
+    """(N, Y, X): slices where they lie in the store's files, copied when they are asked for.
+
+    The files are mapped, so all folds and ranks of a machine share one copy, which is the system's page cache.
+    """
+
+    def __init__(self, volumes: Sequence[np.ndarray], places_N3: np.ndarray) -> None:
+        """volumes: (T, Z, Y, X) of each patient. places_N3: patient, phase and level of each slice."""
+        self._volumes, self._places_N3 = volumes, places_N3
+        self.dtype = volumes[0].dtype
+        self.shape: tuple[int, int, int] = (len(places_N3), *volumes[0].shape[2:])
+
+    def __len__(self) -> int:
+        return len(self._places_N3)
+
+    def __getitem__(self, index_B: np.ndarray) -> np.ndarray:
+        """(B, Y, X), a copy."""
+        slices_BYX = np.empty((len(index_B), *self.shape[1:]), self.dtype)
+        for slice_YX, (patient, phase, level) in zip(slices_BYX, self._places_N3[index_B].tolist(), strict=True):
+            slice_YX[...] = self._volumes[patient][phase, level]
+        return slices_BYX
+
+
 @dataclass(frozen=True)
 class Slices:
-    """Every labelled slice of a store, decoded once; N runs over patient, then phase, then level."""
+    """Every labelled slice of a store; N runs over patient, then phase, then level."""
 
-    image_NYX: np.ndarray
+    image_NYX: "np.ndarray | Stack"
     """int16 grey levels"""
-    mask_NYX: np.ndarray
+    mask_NYX: "np.ndarray | Stack"
     """uint8, 1 is myocardium"""
     patient_N: np.ndarray
     phase_N: np.ndarray
@@ -53,17 +77,26 @@ class Slices:
     @cached_property
     def volume_intensity_N2(self) -> np.ndarray:
         """Mean and standard deviation of the grey levels of the volume that a slice belongs to, float32."""
-        moments_N2 = np.array([(image.sum(), np.square(image.astype(np.float64)).sum()) for image in self.image_NYX])
-        pixels_V = np.bincount(self.volume_N) * self.image_NYX[0].size
+        everyone = np.arange(len(self.patient_N))
+        images = (self.image_NYX[some].astype(np.float64) for some in _in_parts(everyone))
+        moments_N2 = np.concatenate(
+            [np.stack([image.sum(axis=(1, 2)), np.square(image).sum(axis=(1, 2))], axis=1) for image in images]
+        )
+        pixels_V = np.bincount(self.volume_N) * math.prod(self.image_NYX.shape[1:])
         mean_V, square_V = (np.bincount(self.volume_N, moment) / pixels_V for moment in moments_N2.T)
         deviation_V = np.sqrt(np.maximum(square_V - mean_V**2, 0))
         intensity_V2 = np.stack([mean_V, deviation_V], axis=1)
         return np.asarray(intensity_V2[self.volume_N], np.float32)
 
-    @property
-    def area_mm2_N(self) -> np.ndarray:
-        """Myocardium area of every slice, mm2."""
-        return np.asarray((self.mask_NYX > 0).sum(axis=(1, 2)) * self.pixel_mm2, np.float32)
+    def area_mm2(self, index_N: np.ndarray) -> np.ndarray:
+        """Myocardium area of these slices, mm2."""
+        pixels = [(self.mask_NYX[some] > 0).sum(axis=(1, 2)) for some in _in_parts(index_N)]
+        return np.asarray(np.concatenate(pixels) * self.pixel_mm2)
+
+
+def _in_parts(index_N: np.ndarray, size: int = 256) -> list[np.ndarray]:
+    """So that few slices at a time are copied."""
+    return np.array_split(index_N, max(1, -(-len(index_N) // size)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +117,8 @@ class Fold:
 def load(path: Path, digest: str) -> Slices:
     """All labelled slices of the store at `path`; ValueError if its digest is not `digest` any more.
 
-    Patients without any myocardium in their labels do not count.
+    Patients without any myocardium in their labels do not count. Every byte is read once to check it, and stays in
+    the page cache.
     """
     opened = store.open(path)
     if opened.digest != digest:
@@ -97,14 +131,14 @@ def load(path: Path, digest: str) -> Slices:
             continue
         phase, level = np.nonzero(labelled_TZ)
         places.append(np.stack([np.full_like(phase, len(patients)), phase, level]))
-        images.append(image_TZYX[labelled_TZ])
-        masks.append(mask_TZYX[labelled_TZ])
+        images.append(image_TZYX)
+        masks.append(mask_TZYX)
         shapes.append((labelled_TZ.shape[0], labelled_TZ.shape[1]))
         patients.append(patient)
-    patient_N, phase_N, level_N = np.concatenate(places, axis=1)
+    patient_N, phase_N, level_N = places_3N = np.concatenate(places, axis=1)
     return Slices(
-        image_NYX=np.concatenate(images),
-        mask_NYX=np.concatenate(masks),
+        image_NYX=Stack(images, places_3N.T),
+        mask_NYX=Stack(masks, places_3N.T),
         patient_N=patient_N,
         phase_N=phase_N,
         level_N=level_N,
@@ -120,7 +154,7 @@ def load(path: Path, digest: str) -> Slices:
 
 def _whole(opened: store.Store, patient: store.Patient) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A patient's three arrays; ValueError unless they are the ones that were written."""
-    image_TZYX, mask_TZYX, labelled_TZ = (patient.array(name) for name in store.ARRAYS)
+    image_TZYX, mask_TZYX, labelled_TZ = (patient.mapped(name) for name in store.ARRAYS)
     if image_TZYX.shape[2:] != opened.size or mask_TZYX.shape != image_TZYX.shape:
         raise ValueError(f"store {opened.path}: {patient.key}: arrays are not {opened.size}; convert again")
     if store.digest(image_TZYX, mask_TZYX, labelled_TZ) != patient.attributes["digest"]:

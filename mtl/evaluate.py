@@ -11,8 +11,9 @@ import torch
 from data_prep import store
 from data_prep.files import write_csv
 from mtl import augment, metrics
+from mtl.config import Train
 from mtl.data import SET_NAMES, Fold, Slices
-from mtl.network import UNet
+from mtl.network import UNet, arithmetic
 from mtl.runfolder import RunFolder
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS)
@@ -43,13 +44,14 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(network: UNet, slices: Slices, index_N: np.ndarray, normalisation: str, device: torch.device) -> Prediction:
-    """Run the network over slices in evaluation mode; keep each volume's largest component."""
+def predict(network: UNet, slices: Slices, index_N: np.ndarray, settings: Train, device: torch.device) -> Prediction:
+    """Run the network over slices as it was trained, in evaluation mode; keep each volume's largest component."""
     network.eval()
     masks, areas = [], []
     for begin in range(0, len(index_N), BATCH):
-        image = augment.images(slices, index_N[begin : begin + BATCH], normalisation, device)
-        logits_B1YX, area_B1 = network(image)
+        image = augment.images(slices, index_N[begin : begin + BATCH], settings.normalisation, device)
+        with arithmetic(settings.precision, device):
+            logits_B1YX, area_B1 = network(image)
         masks.append((logits_B1YX[:, 0] > 0).cpu().numpy())
         if area_B1 is not None:
             areas.append(area_B1[:, 0].float().cpu().numpy())
@@ -104,7 +106,7 @@ def _measured(truth_ZYX: np.ndarray, mask_ZYX: np.ndarray, slices: Slices, patie
 def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
     """A row per labelled slice with its area from the masks, the regression path and the segmentation."""
     rows = []
-    true_mm2 = _true_mm2(slices, predicted.index_N)
+    true_mm2 = slices.area_mm2(predicted.index_N)
     seg_mm2 = predicted.mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2
     for patient, phase, where in volumes(slices, predicted.index_N):
         for n, region in zip(where, regions(true_mm2[where] > 0), strict=True):
@@ -121,11 +123,6 @@ def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dic
                 }
             )
     return rows
-
-
-def _true_mm2(slices: Slices, index_N: np.ndarray) -> np.ndarray:
-    """Areas of the given masks, mm2 (of these slices alone: the set is a fifth of the data, each epoch)."""
-    return np.asarray((slices.mask_NYX[index_N] > 0).sum(axis=(1, 2)) * slices.pixel_mm2)
 
 
 def regions(has_truth_Z: np.ndarray) -> list[str]:
@@ -162,7 +159,7 @@ def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
         (slices.mask_NYX[predicted.index_N[where]] > 0, where) for _, _, where in volumes(slices, predicted.index_N)
     ]
     dices = [metrics.dice(truth_ZYX, predicted.mask_NYX[where]) for truth_ZYX, where in truths if truth_ZYX.any()]
-    true_mm2 = _true_mm2(slices, predicted.index_N)
+    true_mm2 = slices.area_mm2(predicted.index_N)
     dice = float(np.mean(dices)) if dices else float("nan")
     return dice, float(np.abs(predicted.area_mm2_N - true_mm2).mean())
 
@@ -172,7 +169,7 @@ def write(
     slices: Slices,
     fold: Fold,
     folder: RunFolder,
-    normalisation: str,
+    settings: Train,
     device: torch.device,
     *,
     save_masks: bool = False,
@@ -186,7 +183,7 @@ def write(
     for set_name in SET_NAMES:
         index_N = getattr(fold, set_name)
         if len(index_N):
-            predicted = predict(network, slices, index_N, normalisation, device)
+            predicted = predict(network, slices, index_N, settings, device)
             volume_lines += volume_rows(slices, predicted, set_name)
             slice_lines += slice_rows(slices, predicted, set_name)
             if save_masks and set_name == "test":

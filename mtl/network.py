@@ -130,8 +130,26 @@ class UNet(nn.Module):
 
     def _area(self, leaving_BCYX: torch.Tensor) -> torch.Tensor:
         features = _max_pool_to(self.area_convolutions(leaving_BCYX), self.area_grid)
-        area_BA: torch.Tensor = self.area(features.flatten(1)) * self.area_scale_mm2 + self.area_offset_mm2
+        with torch.autocast(features.device.type, enabled=False):  # bf16 has three digits, an area in mm2 four
+            area_BA: torch.Tensor = self.area(features.flatten(1).float()) * self.area_scale_mm2 + self.area_offset_mm2
         return area_BA
+
+
+def arithmetic(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which the network computes, in training and in prediction.
+
+    precision: float32, bf16 (convolutions alone; weights stay float32), or auto: bf16 where the device has units for
+    it. Elsewhere bf16 is emulated and slow.
+    """
+    wanted = _has_bf16(device) if precision == "auto" else precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
 
 def _max_pool_to(x_BCYX: torch.Tensor, grid: int) -> torch.Tensor:

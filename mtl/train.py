@@ -20,7 +20,7 @@ from mtl import augment, evaluate, weighting
 from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.loss import area_loss, segmentation_loss
-from mtl.network import UNet
+from mtl.network import UNet, arithmetic
 from mtl.ranks import Ranks, ranks
 from mtl.runfolder import RunFolder, best_epoch
 from mtl.weighting import Way
@@ -52,17 +52,19 @@ class Joint(nn.Module):
 
     weighting: Way
 
-    def __init__(self, network: UNet, way: Way, among: Ranks) -> None:
+    def __init__(self, network: UNet, way: Way, among: Ranks, precision: str) -> None:
         super().__init__()
-        self.network, self.weighting, self.ranks, self.started = network, way, among, False
+        self.network, self.weighting, self.ranks, self.precision = network, way, among, precision
+        self.started = False
 
     def forward(
         self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The joint loss, L_seg and L_area (mm2; NaN without a regression path), whose means over ranks are the
         batch's: eq. (5) is linear in the two losses."""
-        logits, area = self.network(image)
-        seg = share * segmentation_loss(logits, mask)
+        with arithmetic(self.precision, image.device):
+            logits, area = self.network(image)
+        seg = share * segmentation_loss(logits.float(), mask)
         reg = seg.new_full((), math.nan) if area is None else share * area_loss(area, area_mm2)
         if not self.started:
             self.weighting.start(self.ranks.mean(seg), self.ranks.mean(reg))
@@ -77,7 +79,7 @@ class Trainer:
         self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device, among: Ranks = ALONE
     ) -> None:
         self.config, self.slices, self.fold, self.device, self.ranks = config, slices, fold, device, among
-        train_mm2 = slices.area_mm2_N[fold.train]
+        train_mm2 = slices.area_mm2(fold.train).astype(np.float32)
         torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
         regresses = config.model.branch != "none"
         scaled = regresses and config.model.area_scale == "fold"
@@ -89,9 +91,10 @@ class Trainer:
         if scaled:
             self.network.set_area_scale(float(train_mm2.mean()), scale_mm2)
         self.network.to(device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.train.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
-        self.joint = Joint(self.network, self.weighting, among)
+        self.joint = Joint(self.network, self.weighting, among, config.train.precision)
         self.averaged = among.wrap(self.joint, device)
         self.optimiser = torch.optim.RMSprop(
             [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
@@ -121,7 +124,7 @@ class Trainer:
     def inputs(self, pairs: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """image_B1YX, mask_B1YX and area_B1 (mm2, of the transformed mask) of a batch, on the device."""
         image = augment.images(self.slices, pairs[:, 0], self.config.train.normalisation, self.device)
-        mask = torch.from_numpy(self.slices.mask_NYX[pairs[:, 0], None]).to(self.device).float()
+        mask = torch.from_numpy(self.slices.mask_NYX[pairs[:, 0]][:, None]).to(self.device).float()
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]].astype(np.float32)).to(self.device)
         image, mask = augment.apply(image, mask, moved)
         return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
@@ -162,9 +165,7 @@ class Trainer:
         return told
 
     def _record(self, epoch: int, lr: float, losses: np.ndarray, slices_per_s: float, begin: float) -> dict[str, Any]:
-        predicted = evaluate.predict(
-            self.network, self.slices, self.fold.selection, self.config.train.normalisation, self.device
-        )
+        predicted = evaluate.predict(self.network, self.slices, self.fold.selection, self.config.train, self.device)
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
         if not math.isfinite(area_mad_mm2):
             raise Diverged(f"epoch {epoch}: the area error on the selection set is {area_mad_mm2} mm2")
@@ -226,8 +227,7 @@ def train(
             return
         best = load_checkpoint(folder.best, config, number)
         trainer.network.load_state_dict(best["network"])
-        normalisation = config.train.normalisation
-        evaluate.write(trainer.network, slices, fold, folder, normalisation, device, save_masks=save_masks)
+        evaluate.write(trainer.network, slices, fold, folder, config.train, device, save_masks=save_masks)
         record = best_epoch(records)
         folder.finish(
             "DONE",
@@ -311,5 +311,5 @@ def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]
         trained.append((time.perf_counter() - begin) / len(pairs))
     some = fold.selection[: evaluate.BATCH]
     begin = time.perf_counter()
-    evaluate.predict(trainer.network, slices, some, config.train.normalisation, device)
+    evaluate.predict(trainer.network, slices, some, config.train, device)
     return float(np.median(trained[2:])), (time.perf_counter() - begin) / len(some)

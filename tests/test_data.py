@@ -98,7 +98,7 @@ def test_fewer_patients_than_folds() -> None:
 
 
 def test_areas_are_pixels_times_their_size() -> None:
-    assert made(["A"]).area_mm2_N == pytest.approx([32, 32])
+    assert made(["A"]).area_mm2(np.arange(2)) == pytest.approx([32, 32])
 
 
 def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
@@ -112,12 +112,30 @@ def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
     slices = data.load(opened.path, opened.digest)
     assert slices.patients == ("A",)  # nobody labelled B
     assert [(int(p), int(z)) for p, z in zip(slices.phase_N, slices.level_N, strict=True)] == [(0, 0), (1, 1)]
-    assert (slices.image_NYX == image[[0, 1], [0, 1]]).all()
+    assert (slices.image_NYX[np.arange(2)] == image[[0, 1], [0, 1]]).all()
     assert slices.ed_es == ((1, 0),)
     with pytest.raises(ValueError, match="its data are not those"):
         data.load(opened.path, "another digest")
     with pytest.raises(ValueError, match=r"size is 16, wanted a multiple of 16"):
         data.check(opened, 3, 0)
+
+
+def test_slices_are_mapped_where_they_lie_and_nothing_can_change_them(store_path: Path) -> None:
+    opened = store.open(store_path)
+    slices = data.load(store_path, opened.digest)
+    order = np.array([29, 3, 3, 17])
+    for stack, name in ((slices.image_NYX, "image_TZYX"), (slices.mask_NYX, "mask_TZYX")):
+        assert isinstance(stack, data.Stack)
+        whole = [p.array(name) for p in opened.patients]
+        places = zip(slices.patient_N[order], slices.phase_N[order], slices.level_N[order], strict=True)
+        assert np.array_equal(stack[order], [whole[p][t, z] for p, t, z in places])
+        assert (stack.shape, len(stack)) == ((30, 48, 48), 30)
+    mapped_TZYX = opened.patients[0].mapped("image_TZYX")
+    assert isinstance(mapped_TZYX.base, np.memmap)
+    assert not mapped_TZYX.flags.writeable
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(store_path / "DET9000001" / "image_TZYX") in maps.read_text()
 
 
 def test_a_store_that_lost_a_file_is_not_taken_for_background(store_path: Path, tmp_path: Path) -> None:

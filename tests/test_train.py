@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from data_prep import convert, store
-from mtl import data, train
+from mtl import data, evaluate, network, train
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
 from mtl.data import Slices, folds_of
 from mtl.runfolder import RunFolder
@@ -137,7 +137,7 @@ def test_the_area_is_that_of_the_transformed_mask(slices: Slices, config: Config
 def test_areas_are_reported_in_mm2_whatever_the_scale(slices: Slices, config: Config) -> None:
     """The first joint loss's parts are in mm2 for both scales; log sigma starts at one predicted unit."""
     fold = folds_of(slices, 5, 0, "validation")[0]
-    deviation_mm2 = float(slices.area_mm2_N[fold.train].std())
+    deviation_mm2 = float(slices.area_mm2(fold.train).std())
     for scale, s_reg in (("fold", np.log(deviation_mm2)), ("none", 0.0)):
         settings = dataclasses.replace(config, model=Model(width=2, area_scale=scale))
         trainer = Trainer(settings, slices, fold, 0, CPU)
@@ -213,6 +213,35 @@ def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
         train.train(settings, slices, 1, killed, kill)
     train.train(settings, slices, 1, killed)
     assert_same(killed, whole)
+
+
+@pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": False}])
+def test_precision_and_layout_are_held_to_float32(
+    change: dict[str, Any], slices: Slices, config: Config, tmp_path: Path
+) -> None:
+    """bf16 has eight bits: a training stays close to float32's, and its predictions nearly the same."""
+    plain, other = RunFolder(tmp_path / "plain"), RunFolder(tmp_path / "other")
+    settings = dataclasses.replace(config, train=dataclasses.replace(config.train, precision="float32", epochs=2))
+    train.train(settings, slices, 1, plain)
+    changed = dataclasses.replace(settings, train=dataclasses.replace(settings.train, **change))
+    train.train(changed, slices, 1, other)
+    for a, b in zip(plain.epochs(), other.epochs(), strict=True):
+        assert b["loss_seg_train"] == pytest.approx(a["loss_seg_train"], rel=0.02)
+        assert b["loss_area_train"] == pytest.approx(a["loss_area_train"], rel=0.1)
+    best = Trainer(settings, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU).network
+    best.load_state_dict(weights(plain, "best.pt"))
+    theirs, ours = (evaluate.predict(best, slices, np.arange(30), s.train, CPU) for s in (settings, changed))
+    assert (theirs.mask_NYX != ours.mask_NYX).mean() < 0.01
+    assert ours.area_mm2_N == pytest.approx(theirs.area_mm2_N, abs=0.1 * float(slices.area_mm2(np.arange(30)).std()))
+
+
+def test_bf16_is_taken_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda there=there: {"avx512_bf16": there})
+        with network.arithmetic("auto", CPU):
+            assert torch.is_autocast_enabled("cpu") == there
+    with network.arithmetic("bf16", CPU):
+        assert torch.is_autocast_enabled("cpu")
 
 
 def test_learned_weights_start_at_the_first_batch_and_at_no_later_one(slices: Slices, config: Config) -> None:

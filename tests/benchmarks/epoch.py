@@ -24,7 +24,7 @@ def bare_epoch(trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer
     begin = time.perf_counter()
     for pairs in batches:
         image = augment.images(slices, pairs[:, 0], "slice", torch.device("cpu"))
-        mask = torch.from_numpy(slices.mask_NYX[pairs[:, 0], None]).float()
+        mask = torch.from_numpy(slices.mask_NYX[pairs[:, 0]][:, None]).float()
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]]).float()
         image, mask = augment.apply(image, mask, moved)
         logits, area = network(image)
