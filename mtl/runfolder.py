@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from data_prep.files import make_private, write_text
+from data_prep.files import make_private, remove, write_text
 
 OUTCOMES = ("DONE", "STOPPED", "FAILED")
 
@@ -48,7 +48,7 @@ class RunFolder:
         make_private(self.path)
         self.check(config)
         for left_over in self.path.glob(".*.tmp"):  # of a killed process: the caller holds the lock
-            left_over.unlink()
+            remove(left_over)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
         for name in ("FAILED", "STOPPED"):
             (self.path / name).unlink(missing_ok=True)

@@ -74,19 +74,35 @@ def test_a_run_folder_holds_what_the_contract_says(whole: RunFolder) -> None:
     assert [record["lr"] for record in whole.epochs()] == pytest.approx([0.001, 0.00095, 0.0009025])
 
 
+def killed_once(settings: Config, slices: Slices, path: Path, after: int = 1) -> RunFolder:
+    """Fold 1, killed when epoch `after` is on the disk and started again."""
+
+    def kill(record: dict[str, Any]) -> None:
+        if record["epoch"] == after:
+            raise Killed
+
+    folder = RunFolder(path)
+    with pytest.raises(Killed):
+        train.train(settings, slices, 1, folder, kill)
+    train.train(settings, slices, 1, folder)
+    return folder
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_killed_after_any_epoch_it_ends_with_the_same_numbers(
     epoch: int, whole: RunFolder, config: Config, slices: Slices, tmp_path: Path
 ) -> None:
-    def kill(record: dict[str, Any]) -> None:
-        if record["epoch"] == epoch:
-            raise Killed
+    assert_same(killed_once(config, slices, tmp_path / "killed", epoch), whole)
 
-    folder = RunFolder(tmp_path / "killed")
-    with pytest.raises(Killed):
-        train.train(config, slices, 1, folder, kill)
-    train.train(config, slices, 1, folder)
-    assert_same(folder, whole)
+
+def test_killed_while_it_writes_masks_it_goes_on(config: Config, slices: Slices, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    left_over = folder.path / ".masks.zarr.0123abcd.tmp"  # what kill -9 leaves of a folder in the making
+    (left_over / "DET9000001").mkdir(parents=True)
+    train.train(config, slices, 1, folder, save_masks=True)
+    assert folder.outcome() == "DONE"
+    assert not left_over.exists()
+    assert (folder.path / "masks.zarr" / "zarr.json").exists()
 
 
 @pytest.mark.parametrize("writes", range(1, 13))
@@ -174,7 +190,7 @@ def test_the_baseline_trains_and_its_area_comes_from_its_segmentation(
     slices: Slices, config: Config, tmp_path: Path
 ) -> None:
     settings = dataclasses.replace(config, model=Model(branch="none", width=2))
-    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    whole = RunFolder(tmp_path / "whole")
     train.train(settings, slices, 1, whole)
     record = whole.epochs()[-1]
     assert record["loss_train"] == record["loss_seg_train"]
@@ -184,14 +200,7 @@ def test_the_baseline_trains_and_its_area_comes_from_its_segmentation(
     errors = [abs(float(r["area_seg_mm2"]) - float(r["area_true_mm2"])) for r in rows if r["set"] == "validation"]
     best = max(whole.epochs(), key=lambda record: record["dice_val"])
     assert best["area_mad_mm2"] == pytest.approx(np.mean(errors), rel=1e-5)
-
-    def kill(_: object) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        train.train(settings, slices, 1, killed, kill)
-    train.train(settings, slices, 1, killed)
-    assert_same(killed, whole)
+    assert_same(killed_once(settings, slices, tmp_path / "killed"), whole)
 
 
 def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
@@ -203,16 +212,9 @@ def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
         train=dataclasses.replace(config.train, normalisation="volume"),
         weighting=Weighting(init="data"),
     )
-    whole, killed = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "killed")
+    whole = RunFolder(tmp_path / "whole")
     train.train(settings, slices, 1, whole)
-
-    def kill(_: object) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        train.train(settings, slices, 1, killed, kill)
-    train.train(settings, slices, 1, killed)
-    assert_same(killed, whole)
+    assert_same(killed_once(settings, slices, tmp_path / "killed"), whole)
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": False}])
