@@ -62,6 +62,8 @@ class Slices:
     """between neighbouring levels, per patient; NaN where the store does not say"""
     pixel_spacing_mm: tuple[float, float]
     """along rows (Y) and columns (X)"""
+    source: str = ""
+    """where the store's images come from, by the reader's name; `phantom`: made up"""
 
     @property
     def pixel_mm2(self) -> float:
@@ -149,6 +151,7 @@ def load(path: Path, digest: str) -> Slices:
         shape_TZ=tuple(shapes),
         slice_spacing_mm=tuple(float(p.attributes.get("slice_spacing_mm", "nan")) for p in patients),
         pixel_spacing_mm=opened.spacing_mm,
+        source=opened.source,
     )
 
 

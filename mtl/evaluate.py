@@ -10,13 +10,13 @@ import torch
 
 from data_prep import store
 from data_prep.files import write_csv
-from mtl import augment, metrics
+from mtl import augment, cases, metrics
 from mtl.config import Train
 from mtl.data import SET_NAMES, Fold, Slices
 from mtl.network import UNet, arithmetic
 from mtl.runfolder import RunFolder
 
-VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS)
+VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS, "slice_spacing_mm")
 SLICE_COLUMNS = (
     "patient",
     "phase",
@@ -78,7 +78,7 @@ def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[di
     """
     rows = []
     for patient, phase, where in volumes(slices, predicted.index_N):
-        truth_ZYX = slices.mask_NYX[predicted.index_N[where]] > 0
+        truth_ZYX = _truth(slices, predicted, where)
         if truth_ZYX.any():
             ed, es = slices.ed_es[patient]
             rows.append(
@@ -89,6 +89,7 @@ def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[di
                     "is_ed": int(phase == ed),
                     "is_es": int(phase == es),
                     **_measured(truth_ZYX, predicted.mask_NYX[where], slices, patient),
+                    "slice_spacing_mm": slices.slice_spacing_mm[patient],
                 }
             )
     return rows
@@ -152,12 +153,31 @@ def masks_of(slices: Slices, predicted: Prediction) -> dict[str, np.ndarray]:
     return made
 
 
+def cases_of(slices: Slices, predicted: Prediction) -> list[cases.Case]:
+    """A few of the volumes, worst to best, to be looked at."""
+    carrying = [place for place in volumes(slices, predicted.index_N) if (_truth(slices, predicted, place[2])).any()]
+    dice_V = [metrics.dice(_truth(slices, predicted, where), predicted.mask_NYX[where]) for *_, where in carrying]
+    return [
+        cases.case_of(
+            slices.patients[patient],
+            phase,
+            dice_V[n],
+            slices.image_NYX[predicted.index_N[where]],
+            _truth(slices, predicted, where),
+            predicted.mask_NYX[where],
+        )
+        for n, (patient, phase, where) in ((n, carrying[n]) for n in cases.chosen(dice_V))
+    ]
+
+
+def _truth(slices: Slices, predicted: Prediction, where: np.ndarray) -> np.ndarray:
+    return slices.mask_NYX[predicted.index_N[where]] > 0
+
+
 def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
     """Mean Dice over volumes; mean absolute difference of the area over slices, mm2, from the regression path (of
     the baseline, which has none, from the segmentation)."""
-    truths = [
-        (slices.mask_NYX[predicted.index_N[where]] > 0, where) for _, _, where in volumes(slices, predicted.index_N)
-    ]
+    truths = [(_truth(slices, predicted, where), where) for _, _, where in volumes(slices, predicted.index_N)]
     dices = [metrics.dice(truth_ZYX, predicted.mask_NYX[where]) for truth_ZYX, where in truths if truth_ZYX.any()]
     true_mm2 = slices.area_mm2(predicted.index_N)
     dice = float(np.mean(dices)) if dices else float("nan")
@@ -174,7 +194,7 @@ def write(
     *,
     save_masks: bool = False,
 ) -> None:
-    """volumes.csv and slices.csv of the validation set (where there is one) and the test set.
+    """volumes.csv and slices.csv of the validation set (where there is one) and the test set; a few cases of it.
 
     save_masks: the test set's predicted masks as well, in masks.zarr, so that any number can be checked against its
     picture; slices that are not labelled are not predicted and stay 0.
@@ -186,6 +206,8 @@ def write(
             predicted = predict(network, slices, index_N, settings, device)
             volume_lines += volume_rows(slices, predicted, set_name)
             slice_lines += slice_rows(slices, predicted, set_name)
+            if set_name == "test":
+                cases.write(folder.path / cases.NAME, cases_of(slices, predicted))
             if save_masks and set_name == "test":
                 store.write_masks(folder.path / "masks.zarr", masks_of(slices, predicted))
     write_csv(folder.path / "volumes.csv", volume_lines, VOLUME_COLUMNS)

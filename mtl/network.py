@@ -141,8 +141,13 @@ def arithmetic(precision: str, device: torch.device) -> torch.autocast:
     precision: float32, bf16 (convolutions alone; weights stay float32), or auto: bf16 where the device has units for
     it. Elsewhere bf16 is emulated and slow.
     """
-    wanted = _has_bf16(device) if precision == "auto" else precision == "bf16"
+    wanted = resolve_precision(precision, device) == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """float32 or bf16: what `auto` means on this device."""
+    return ("bf16" if _has_bf16(device) else "float32") if precision == "auto" else precision
 
 
 def _has_bf16(device: torch.device) -> bool:

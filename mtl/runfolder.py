@@ -4,7 +4,7 @@
         config.yaml    the configuration and the fold
         epochs.jsonl   a line per epoch
         last.pt        to go on from; best.pt, the best epoch's network
-        volumes.csv  slices.csv
+        volumes.csv  slices.csv  cases.npz
         masks.zarr     the test fold's predicted masks, where they were asked for (predict.save_masks=true)
         DONE | STOPPED | FAILED    exactly one of them at the end, JSON with the reason
 
@@ -70,8 +70,13 @@ class RunFolder:
 
     def reason(self) -> str:
         """The reason that the outcome gives, empty where there is none."""
+        return str(self.facts().get("reason", ""))
+
+    def facts(self) -> dict[str, Any]:
+        """What the outcome says: its reason; of DONE, the best epoch and what the fold was trained on and with."""
         name = self.outcome()
-        return str(json.loads((self.path / name).read_text()).get("reason", "")) if name else ""
+        found: dict[str, Any] = json.loads((self.path / name).read_text()) if name else {}
+        return found
 
     def finish(self, outcome: str, reason: str, **facts: Any) -> None:
         """Write the one file that says how it ended."""

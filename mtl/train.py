@@ -5,10 +5,12 @@ moment and called again it goes on from there, to the same numbers.
 """
 
 import math
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from mtl import augment, evaluate, weighting
 from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.loss import area_loss, segmentation_loss
-from mtl.network import UNet, arithmetic
+from mtl.network import UNet, arithmetic, resolve_precision
 from mtl.ranks import Ranks, ranks
 from mtl.runfolder import RunFolder, best_epoch
 from mtl.weighting import Way
@@ -235,7 +237,28 @@ def train(
             best_epoch=record["epoch"],
             dice_val=record["dice_val"],
             area_mad_mm2=record["area_mad_mm2"],
+            **facts(config, slices, device, among),
         )
+
+
+def facts(config: Config, slices: Slices, device: torch.device, among: Ranks = ALONE) -> dict[str, Any]:
+    """What a fold is trained on and with, as far as its configuration does not say it."""
+    everyone = np.arange(len(slices.patient_N))
+    with_myocardium = slices.area_mm2(everyone) > 0
+    return {
+        "source": slices.source,
+        "patients": len(slices.patients),
+        "volumes": len(np.unique(slices.volume_N[with_myocardium])),
+        "slices": len(everyone),
+        "size": list(slices.image_NYX.shape[1:]),
+        "pixel_spacing_mm": list(slices.pixel_spacing_mm),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": resolve_precision(config.train.precision, device),
+        "ranks": among.size,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "branchpoint": version("branchpoint"),
+    }
 
 
 def _epochs(trainer: Trainer, number: int, folder: RunFolder, observer: Observer | None) -> list[dict[str, Any]]:

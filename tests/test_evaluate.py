@@ -119,7 +119,7 @@ def test_a_volume_of_which_nothing_is_predicted_has_no_distances(tmp_path: Path)
     assert (row["dice"], row["jaccard"]) == (0, 0)
     assert all(np.isnan(row[name]) for name in metrics.DISTANCES)
     write_csv(tmp_path / "v.csv", [row], evaluate.VOLUME_COLUMNS)
-    assert (tmp_path / "v.csv").read_text().splitlines()[1] == "A,0,test,1,0,0.0,0.0,,,,"
+    assert (tmp_path / "v.csv").read_text().splitlines()[1] == "A,0,test,1,0,0.0,0.0,,,,,8.0"
 
 
 def test_distances_between_slices_are_unknown_where_their_spacing_is() -> None:

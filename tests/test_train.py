@@ -53,7 +53,8 @@ def assert_same(a: RunFolder, b: RunFolder) -> None:
 
 def test_a_run_folder_holds_what_the_contract_says(whole: RunFolder) -> None:
     names = {p.name for p in whole.path.iterdir()}
-    assert names == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", "volumes.csv", "slices.csv", "DONE"}
+    csvs = {"volumes.csv", "slices.csv"}
+    assert names == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
     assert list(whole.epochs()[0]) == [
         "epoch",
         "time_utc",
