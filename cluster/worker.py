@@ -42,9 +42,9 @@ def run_fold(job: FoldJob) -> None:
 
 def usable_device(asked: str) -> str:
     """What `train.device` means on this machine; ValueError where it is asked for and not usable."""
-    from mtl import train
+    from mtl import trainer
 
-    return train.resolve_device(asked).type
+    return trainer.resolve_device(asked).type
 
 
 def run_probe(config: dict[str, Any], store: str) -> tuple[float, float]:

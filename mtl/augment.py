@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mtl.data import Slices
+from mtl.placed import Placed
 
 
 def draws(seed: int, epoch: int, slices: int, copies: int, rotation_deg: float, shift: float) -> np.ndarray:
@@ -49,15 +49,15 @@ def apply(
     )
 
 
-def images(slices: Slices, index_N: np.ndarray, normalisation: str, device: torch.device) -> torch.Tensor:
+def images(placed: Placed, index_N: np.ndarray, normalisation: str) -> torch.Tensor:
     """(B, 1, Y, X) float: the slices' grey levels, normalised (the paper does not say how it does that).
 
     normalisation: `slice`, each to mean 0 and standard deviation 1; `volume`, by the mean and standard deviation of
     all the labelled slices of its patient and phase, so that levels of one volume keep their contrast.
     """
-    image_B1YX = torch.from_numpy(slices.image_NYX[index_N][:, None]).to(device).float()
+    image_B1YX = placed.image_B1YX(index_N)
     if normalisation == "volume":
-        intensity_B2 = torch.from_numpy(slices.volume_intensity_N2[index_N]).to(device)
+        intensity_B2 = torch.from_numpy(placed.slices.volume_intensity_N2[index_N]).to(placed.device)
         mean, deviation = intensity_B2[:, 0].reshape(-1, 1, 1, 1), intensity_B2[:, 1].reshape(-1, 1, 1, 1)
     else:
         mean = image_B1YX.mean(dim=(1, 2, 3), keepdim=True)

@@ -79,6 +79,8 @@ class Train:
     """of the network's arithmetic: float32, bf16 (losses in float32), auto: bf16 where the device has units for it"""
     channels_last: bool = True
     """memory layout of the network; true was faster wherever it was measured"""
+    compile: bool = False
+    """compile the training step with torch.compile: a minute or more at the start, and no gain where it was measured"""
     device: str = "auto"
     """auto (CUDA, else the CPU), cpu, cuda or mps; one that is asked for and not usable is an error"""
 

@@ -14,6 +14,7 @@ from mtl import augment, cases, metrics
 from mtl.config import Train
 from mtl.data import SET_NAMES, Fold, Slices
 from mtl.network import UNet, arithmetic
+from mtl.placed import Placed
 from mtl.runfolder import RunFolder
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS, "slice_spacing_mm")
@@ -44,13 +45,14 @@ class Prediction:
 
 
 @torch.inference_mode()
-def predict(network: UNet, slices: Slices, index_N: np.ndarray, settings: Train, device: torch.device) -> Prediction:
+def predict(network: UNet, placed: Placed, index_N: np.ndarray, settings: Train) -> Prediction:
     """Run the network over slices as it was trained, in evaluation mode; keep each volume's largest component."""
     network.eval()
+    slices = placed.slices
     masks, areas = [], []
     for begin in range(0, len(index_N), BATCH):
-        image = augment.images(slices, index_N[begin : begin + BATCH], settings.normalisation, device)
-        with arithmetic(settings.precision, device):
+        image = augment.images(placed, index_N[begin : begin + BATCH], settings.normalisation)
+        with arithmetic(settings.precision, placed.device):
             logits_B1YX, area_B1 = network(image)
         masks.append((logits_B1YX[:, 0] > 0).cpu().numpy())
         if area_B1 is not None:
@@ -186,11 +188,10 @@ def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
 
 def write(
     network: UNet,
-    slices: Slices,
+    placed: Placed,
     fold: Fold,
     folder: RunFolder,
     settings: Train,
-    device: torch.device,
     *,
     save_masks: bool = False,
 ) -> None:
@@ -199,11 +200,11 @@ def write(
     save_masks: the test set's predicted masks as well, in masks.zarr, so that any number can be checked against its
     picture; slices that are not labelled are not predicted and stay 0.
     """
-    volume_lines, slice_lines = [], []
+    slices, volume_lines, slice_lines = placed.slices, [], []
     for set_name in SET_NAMES:
         index_N = getattr(fold, set_name)
         if len(index_N):
-            predicted = predict(network, slices, index_N, settings, device)
+            predicted = predict(network, placed, index_N, settings)
             volume_lines += volume_rows(slices, predicted, set_name)
             slice_lines += slice_rows(slices, predicted, set_name)
             if set_name == "test":

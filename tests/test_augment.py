@@ -8,6 +8,9 @@ import torch
 
 from mtl import augment
 from mtl.data import Slices
+from mtl.placed import Placed
+
+CPU = torch.device("cpu")
 
 
 def image(n: int = 8) -> torch.Tensor:
@@ -104,7 +107,7 @@ def of(images: list[torch.Tensor], phases: list[int]) -> Slices:
 
 def test_normalised_by_slice_every_slice_is_alike_and_a_constant_one_is_zero() -> None:
     slices = of([image()[0], 5 * image()[0] + 100, torch.full((1, 8, 8), 7.0)], [0, 0, 0])
-    y = augment.images(slices, np.array([0, 1, 2]), "slice", torch.device("cpu"))
+    y = augment.images(Placed(slices, CPU), np.array([0, 1, 2]), "slice")
     assert torch.allclose(y[0], y[1], atol=1e-5)
     assert y[0].mean().item() == pytest.approx(0, abs=1e-6)
     assert y[0].std(correction=0).item() == pytest.approx(1, abs=1e-5)
@@ -113,10 +116,10 @@ def test_normalised_by_slice_every_slice_is_alike_and_a_constant_one_is_zero() -
 
 def test_normalised_by_volume_its_slices_keep_their_contrast() -> None:
     slices = of([image()[0], 3 * image()[0], image()[0] + 500], [4, 4, 7])
-    y = augment.images(slices, np.array([2, 0, 1]), "volume", torch.device("cpu"))
+    y = augment.images(Placed(slices, CPU), np.array([2, 0, 1]), "volume")
     assert y[1:].mean().item() == pytest.approx(0, abs=1e-5)
     assert y[1:].std(correction=0).item() == pytest.approx(1, abs=1e-5)
     assert (y[2].std() / y[1].std()).item() == pytest.approx(3, rel=1e-5)
     assert y[0].mean().item() == pytest.approx(0, abs=1e-4)
-    alone = augment.images(slices, np.array([1]), "volume", torch.device("cpu"))
+    alone = augment.images(Placed(slices, CPU), np.array([1]), "volume")
     assert torch.equal(alone[0], y[2])  # whatever else is in the batch

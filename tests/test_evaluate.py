@@ -16,7 +16,10 @@ from mtl.config import Config, Train
 from mtl.data import Fold, Slices
 from mtl.evaluate import Prediction
 from mtl.network import UNet
+from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+
+CPU = torch.device("cpu")
 
 
 def box(z: slice, y: slice, x: slice) -> np.ndarray:
@@ -106,7 +109,7 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
 
 def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Config) -> None:
     torch.manual_seed(0)
-    predicted = evaluate.predict(UNet(width=2, size=48), slices, np.arange(12), Train(), torch.device("cpu"))
+    predicted = evaluate.predict(UNet(width=2, size=48), Placed(slices, CPU), np.arange(12), Train())
     for _, _, where in evaluate.volumes(slices, np.arange(12)):
         volume = predicted.mask_NYX[where]
         assert (metrics.largest_component(volume) == volume).all()
@@ -151,7 +154,7 @@ def test_masks_lie_in_their_places(tmp_path: Path) -> None:
 
 def test_both_csvs_hold_both_sets(slices: Slices, tmp_path: Path) -> None:
     fold = Fold(np.arange(12, 30), np.arange(6), np.arange(6, 12))
-    evaluate.write(UNet(width=2, size=48), slices, fold, RunFolder(tmp_path), Train(), torch.device("cpu"))
+    evaluate.write(UNet(width=2, size=48), Placed(slices, CPU), fold, RunFolder(tmp_path), Train())
     volumes = list(csv.DictReader((tmp_path / "volumes.csv").read_text().splitlines()))
     lines = list(csv.DictReader((tmp_path / "slices.csv").read_text().splitlines()))
     assert tuple(volumes[0]) == evaluate.VOLUME_COLUMNS

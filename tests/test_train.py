@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 import zarr
 
 from data_prep import convert, store
-from mtl import data, evaluate, network, train
+from mtl import checkpoint, data, evaluate, network, train
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
 from mtl.data import Slices, folds_of
+from mtl.placed import Placed
 from mtl.runfolder import RunFolder
-from mtl.train import Trainer
+from mtl.trainer import Diverged, Trainer, resolve_device
 
 TIMES = {"time_utc", "seconds", "slices_per_s"}
 CPU = torch.device("cpu")
@@ -233,9 +235,35 @@ def test_precision_and_layout_are_held_to_float32(
         assert b["loss_area_train"] == pytest.approx(a["loss_area_train"], rel=0.1)
     best = Trainer(settings, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU).network
     best.load_state_dict(weights(plain, "best.pt"))
-    theirs, ours = (evaluate.predict(best, slices, np.arange(30), s.train, CPU) for s in (settings, changed))
+    theirs, ours = (evaluate.predict(best, Placed(slices, CPU), np.arange(30), s.train) for s in (settings, changed))
     assert (theirs.mask_NYX != ours.mask_NYX).mean() < 0.01
     assert ours.area_mm2_N == pytest.approx(theirs.area_mm2_N, abs=0.1 * float(slices.area_mm2(np.arange(30)).std()))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants g++ on CPUs")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
+def test_a_compiled_step_is_held_to_the_plain_one(
+    slices: Slices, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    fold = folds_of(slices, 5, 0, "validation")[1]
+    compiled = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=True))
+    ours, plain = (Trainer(settings, slices, fold, 1, CPU) for settings in (compiled, config))
+    assert ours.joint.network is not ours.network
+    inputs = plain.inputs(plain.batches(1)[0][:4], plain.draws(1))
+    assert ours.step(*inputs) == pytest.approx(plain.step(*inputs), rel=1e-5)
+    a, b = (torch.cat([p.grad.flatten() for p in one.network.parameters()]) for one in (ours, plain))
+    # Sums in another order: 1 % in single first weights, behind five levels of normalisation.
+    assert (a - b).norm() < 0.02 * b.norm()
+    assert list(ours.state()["network"]) == list(plain.state()["network"])
+
+
+def test_without_a_compiler_there_is_one_line(slices: Slices, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    compiled = dataclasses.replace(config, train=dataclasses.replace(config.train, compile=True))
+    with pytest.raises(ValueError, match=r"^train.compile wants a C\+\+ compiler .*install one, or leave it false$"):
+        Trainer(compiled, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU)
 
 
 def test_bf16_is_taken_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +318,7 @@ def test_a_loss_that_is_no_number_stops_the_fold_and_says_where(slices: Slices, 
     trainer = Trainer(config, slices, folds_of(slices, 5, 0, "validation")[0], 0, CPU)
     trainer.epoch(1)
     torch.nn.init.constant_(trainer.network.segmentation.weight, float("nan"))
-    with pytest.raises(train.Diverged, match=r"^epoch 2, batch 1: loss nan: L_seg nan, .*log_sigma_reg"):
+    with pytest.raises(Diverged, match=r"^epoch 2, batch 1: loss nan: L_seg nan, .*log_sigma_reg"):
         trainer.epoch(2)
 
 
@@ -298,13 +326,13 @@ def test_an_area_error_that_is_no_number_is_a_divergence_too(slices: Slices, con
     trainer = Trainer(config, slices, folds_of(slices, 5, 0, "validation")[0], 0, CPU)
     trainer.network.down[0][1].running_var.fill_(float("nan"))  # what evaluation uses, and training does not
     trainer.network.down[0][1].momentum = 0.0
-    with pytest.raises(train.Diverged, match=r"^epoch 1: the area error on the selection set is nan mm2"):
+    with pytest.raises(Diverged, match=r"^epoch 1: the area error on the selection set is nan mm2"):
         trainer.epoch(1)
 
 
 def test_checkpoints_of_others_and_damaged_ones_are_refused(whole: RunFolder, config: Config, slices: Slices) -> None:
     with pytest.raises(ValueError, match="of another configuration, data or fold"):
-        train.load_checkpoint(whole.last, config, 2)
+        checkpoint.load(whole.last, config, 2)
     whole.last.write_bytes(whole.last.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"last\.pt: damaged .*remove the fold's folder"):
         train.train(config, slices, 1, whole)
@@ -315,10 +343,90 @@ def test_a_device_that_is_not_there_is_an_error(device: str) -> None:
     if {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]:
         pytest.skip(f"{device} is usable here")
     with pytest.raises(ValueError, match=f"train.device is '{device}', which is not usable here; usable: cpu"):
-        train.resolve_device(device)
+        resolve_device(device)
 
 
 def test_the_probe_measures_and_changes_nothing(slices: Slices, config: Config) -> None:
     train_s, predict_s = train.probe(config, slices)
     assert predict_s > 0
     assert train_s > 0
+
+
+def out_of_memory_at(monkeypatch: pytest.MonkeyPatch, largest: int, begins_at: int = 0) -> list[int]:
+    """Batches of more than `largest` slices do not fit, after `begins_at` that do; the sizes that were tried."""
+    tried: list[int] = []
+    forward = network.UNet.forward
+
+    def tight(self: network.UNet, image: torch.Tensor) -> Any:
+        tried.append(len(image))
+        made = forward(self, image)  # so that BatchNorm has seen the batch
+        if self.training and len(image) > largest and len(tried) > begins_at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return made
+
+    monkeypatch.setattr(network.UNet, "forward", tight)
+    return tried
+
+
+def test_out_of_memory_halves_the_batch_once_and_leaves_nothing_of_the_failed_epoch(
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short of memory in the middle of the second epoch, or from its first batch on: the same numbers."""
+    middle, beginning = RunFolder(tmp_path / "middle"), RunFolder(tmp_path / "beginning")
+    batches = len(Trainer(config, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU).batches(1))
+
+    def kill(record: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train.train(config, slices, 1, beginning, kill)
+    first = beginning.epochs()
+    with monkeypatch.context() as patch:
+        tried = out_of_memory_at(patch, largest=2, begins_at=batches + 3)
+        train.train(config, slices, 1, middle)
+    assert max(tried[batches + 1 : batches + 5]) > 2  # whole batches first, in the second epoch too
+    out_of_memory_at(monkeypatch, largest=2)
+    train.train(config, slices, 1, beginning)
+    assert_same(middle, beginning)
+    assert middle.facts()["micro_batches"] == 2
+    assert numbers(middle)[0] == {k: v for k, v in first[0].items() if k not in TIMES}
+
+
+def test_half_batches_descend_on_the_whole_batchs_loss(slices: Slices, config: Config) -> None:
+    """With GroupNorm, which does not see the batch, two halves (here of 3 and 2) are the batch."""
+    settings = dataclasses.replace(config, model=dataclasses.replace(config.model, norm="group"))
+    fold = folds_of(slices, 5, 0, "validation")[1]
+    whole, halves = (Trainer(settings, slices, fold, 1, CPU) for _ in range(2))
+    halves.build(micro_batches=2)
+    inputs = whole.inputs(whole.batches(1)[0][:5], whole.draws(1))
+    assert halves.step(*inputs) == pytest.approx(whole.step(*inputs), rel=1e-6)
+    for (name, a), b in zip(whole.joint.named_parameters(), halves.joint.parameters(), strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-6), name
+
+
+def test_out_of_memory_in_half_batches_fails_with_advice(
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_memory_at(monkeypatch, largest=1)
+    with pytest.raises(train.OutOfMemory, match=r"^epoch 1: out of memory in half batches too: give a smaller"):
+        train.train(config, slices, 1, RunFolder(tmp_path / "run"))
+
+
+def test_killed_in_half_batches_it_goes_on_in_them(
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_memory_at(monkeypatch, largest=2)
+    whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
+    train.train(config, slices, 1, whole)
+
+    def kill(record: dict[str, Any]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train.train(config, slices, 1, broken, kill)
+    tried = out_of_memory_at(monkeypatch, largest=2)
+    train.train(config, slices, 1, broken)
+    assert_same(whole, broken)
+    assert tried[0] <= 2  # no whole batch is tried again

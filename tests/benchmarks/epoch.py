@@ -13,7 +13,7 @@ from mtl.config import Config, Model, Train
 from mtl.data import Fold, Slices
 from mtl.loss import area_loss, joint_loss, segmentation_loss
 from mtl.network import UNet
-from mtl.train import Trainer
+from mtl.trainer import Trainer
 
 
 def bare_epoch(trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer, s: torch.nn.ParameterList) -> float:
@@ -23,7 +23,7 @@ def bare_epoch(trainer: Trainer, network: UNet, optimiser: torch.optim.Optimizer
     network.train()
     begin = time.perf_counter()
     for pairs in batches:
-        image = augment.images(slices, pairs[:, 0], "slice", torch.device("cpu"))
+        image = augment.images(trainer.placed, pairs[:, 0], "slice")
         mask = torch.from_numpy(slices.mask_NYX[pairs[:, 0]][:, None]).float()
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]]).float()
         image, mask = augment.apply(image, mask, moved)
