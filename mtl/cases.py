@@ -59,7 +59,7 @@ def write(path: Path, cases: Sequence[Case]) -> None:
     """All cases of a fold in one compressed file."""
     fields = {name: np.array([getattr(case, name) for case in cases]) for name in Case.__dataclass_fields__}
     with atomic(path) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **fields)
+        np.savez_compressed(handle, **fields)  # type: ignore[arg-type]
 
 
 def read(path: Path) -> list[Case]:
@@ -67,7 +67,7 @@ def read(path: Path) -> list[Case]:
     if not path.exists():
         return []
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             columns = [file[name] for name in Case.__dataclass_fields__]
         return [Case(str(p), int(t), float(d), *arrays) for p, t, d, *arrays in zip(*columns, strict=True)]
     except Exception as error:  # numpy, zipfile and zlib each raise their own

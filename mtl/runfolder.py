@@ -50,6 +50,10 @@ class RunFolder:
         for left_over in self.path.glob(".*.tmp"):  # of a killed process: the caller holds the lock
             remove(left_over)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Take back that it failed or was stopped: it is tried again."""
         for name in ("FAILED", "STOPPED"):
             (self.path / name).unlink(missing_ok=True)
 

@@ -7,7 +7,7 @@ moment and called again it goes on from there, to the same numbers.
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -157,8 +157,20 @@ def facts(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]:
-    """Seconds per slice of a training step and of a prediction, from a few of each after a warm-up."""
+@dataclass(frozen=True)
+class Cost:
+    """What a fold costs on this machine."""
+
+    train_s: float
+    """a slice of a training step"""
+    predict_s: float
+    """a slice of a prediction"""
+    memory_share: float = 0.0
+    """of the GPU's memory, this process's part; 0 on CPUs"""
+
+
+def probe(config: Config, slices: Slices, steps: int = 3) -> Cost:
+    """The cost of a fold, from a few steps of training and a prediction after a warm-up."""
     fold = fold_of(config, slices, 0)
     trainer = Trainer(config, slices, fold, 0, resolve_device(config.train.device))
     draws, batches = trainer.draws(1), trainer.batches(1)
@@ -170,4 +182,16 @@ def probe(config: Config, slices: Slices, steps: int = 3) -> tuple[float, float]
     some = fold.selection[: evaluate.BATCH]
     begin = time.perf_counter()
     evaluate.predict(trainer.network, trainer.placed, some, config.train)
-    return float(np.median(trained[2:])), (time.perf_counter() - begin) / len(some)
+    predict_s = (time.perf_counter() - begin) / len(some)
+    return Cost(float(np.median(trained[2:])), predict_s, _memory_share(trainer.device))
+
+
+def _memory_share(device: torch.device) -> float:
+    """What this process has taken at most of its GPU's memory, its context included; then what it can is given back."""
+    if device.type != "cuda":
+        return 0.0
+    free, total = torch.cuda.mem_get_info(device)
+    beside = total - free - torch.cuda.memory_reserved(device)  # the context, and whatever else runs there
+    share = (torch.cuda.max_memory_reserved(device) + beside) / total
+    torch.cuda.empty_cache()
+    return share

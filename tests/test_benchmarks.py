@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
-from tests.benchmarks import conversion, epoch, loading, metrics
+from tests.benchmarks import conversion, epoch, loading, metrics, reporting, trainer
 
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:
@@ -84,3 +84,23 @@ def test_the_metrics_benchmark_finds_equal_values() -> None:
     head, component = metrics.rows(rounds=1)
     assert re.search(r"Dice 0\.85: ours [\d.]+ .* MONAI [\d.]+ .* times ours, .*; values equal", head)
     assert component.endswith(("values equal", "not measured, skimage is not installed"))
+
+
+def test_the_trainer_benchmark_takes_as_many_steps_on_networks_of_one_size(slices: Slices) -> None:
+    row = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
+    if row.endswith("not measured, ignite is not installed"):
+        return
+    ours, monai = map(float, re.findall(r"slices/s, ([\d.]+) GFLOP a slice", row))
+    assert monai == pytest.approx(ours, rel=0.1)
+    assert re.search(r"ratio [\d.]+ .*; wanted 3 .*\n  Dice on validation patients after 28 steps: ours [\d.]+ ", row)
+
+
+def test_the_trainer_benchmark_says_what_is_not_installed(slices: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ignite", None)
+    row = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
+    assert row.endswith("one thread: not measured, ignite is not installed")
+
+
+def test_the_report_is_measured_with_its_metrics() -> None:
+    (row,) = reporting.rows(patients=5, phases=2, levels=3, rounds=1)
+    assert re.search(r"report of 2 x 10 volumes, 30 slices: metrics [\d.]+ .* together [\d.]+ .* wanted under 60", row)

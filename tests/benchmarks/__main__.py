@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks [conversion] [loading] [metrics] [epoch] [trial]: the claims of speed, as ratios."""
+"""The claims of speed: python -m tests.benchmarks [conversion] [loading] [metrics] [report] [epoch] [trainer] ..."""
 
 import platform
 import sys
@@ -14,7 +14,7 @@ from cluster import executors
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
-from tests.benchmarks import conversion, epoch, loading, metrics, trial
+from tests.benchmarks import conversion, epoch, loading, metrics, reporting, trainer, trial
 
 
 def made_store(home: Path) -> tuple[Path, str]:
@@ -40,12 +40,19 @@ def epochs(home: Path) -> Iterator[str]:
         yield epoch.run(slices, fold, width, rounds=5)
 
 
+def trainers(home: Path) -> Iterator[str]:
+    slices = data.load(*made_store(home))
+    yield trainer.run(slices, data.folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
+
+
 BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "conversion": lambda _: conversion.rows(),
     "loading": lambda _: loading.rows(),
     "metrics": lambda _: metrics.rows(),
+    "report": lambda _: reporting.rows(),
     "trial": trials,
     "epoch": epochs,
+    "trainer": trainers,
 }
 
 

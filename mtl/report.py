@@ -1,0 +1,129 @@
+"""The report of trained configurations: the paper's tables and figures with ours beside them, from run folders alone.
+
+    python -m mtl.report RUNS... [--out DIR]     # e.g. python -m mtl.report runs/paper
+
+RUNS are run folders: a sweep's, a configuration's, or runs/ where all in it were trained on one store. DIR (default:
+report/ in the first of them) gets report.html, tables.md, tables.tex, methods.md and figures/*.png, *.pdf. The same run
+folders give the same files. Exit status: 0 done, 2 bad input, 130 interrupted.
+"""
+
+import argparse
+import base64
+import html
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from data_prep.files import make_private, write_text
+from mtl import figures, methods, paper, results, tables
+from mtl.results import Trained
+
+LARGEST_BYTES = 4_800_000
+"""of report.html, which mail and browsers should take easily"""
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em }
+figure { margin: 2em 0 } figcaption { font-weight: 600; margin-bottom: .5em } img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
+th, td { padding: 3px 10px; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap }
+thead th { border-bottom: 2px solid #444; position: sticky; top: 0; background: #fff }
+.wide { overflow-x: auto } .note { color: #555; font-size: 14px; margin: .4em 0 }
+.warning { border-left: 4px solid #d55e00; padding: .4em 1em; background: #fff4ec }
+"""
+
+
+def report(runs: Sequence[Path], out: Path) -> Path:
+    """Write the report of these run folders into `out`; the path of report.html. ValueError says what is wrong."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file, wanted a folder")
+    trained = results.load(runs)
+    print(f"{len(trained)} configurations, {sum(len(one.folds) for one in trained)} folds", flush=True)
+    made = tables.all_of(trained)
+    pictures = make_private(make_private(out) / "figures")
+    drawn: list[tuple[Path, str]] = []
+    for name, figure, caption in figures.drawn(trained):
+        png, _ = figures.save(figure, pictures, name)
+        drawn.append((png, caption))
+        print(f"  {png}", flush=True)
+    write_text(out / "tables.md", "\n\n".join(table.markdown() for table in made) + "\n", private=True)
+    write_text(out / "tables.tex", "\n\n".join(table.latex() for table in made) + "\n", private=True)
+    text = methods.paragraph(trained)
+    write_text(out / "methods.md", text, private=True)
+    page = out / "report.html"
+    write_text(page, _page(trained, made, drawn, text), private=True)
+    return page
+
+
+def warnings(trained: Sequence[Trained]) -> list[str]:
+    """What a reader must know before the first number."""
+    told = []
+    facts = [fold for one in trained for fold in one.facts]
+    if any(fold.get("source") == "phantom" for fold in facts):
+        told.append("Made-up patients: this shows that the machinery works, nothing about hearts.")
+    if differing := paper.counts_that_differ(trained):
+        told.append(f"The store says that it is LVSC, and has {', '.join(differing)}.")
+    told.append(tables.selection_note(trained))
+    if missed := [f"{one.label} {one.volumes.missed}" for one in trained if one.volumes.missed]:
+        told.append(f"Volumes of which nothing was predicted: {', '.join(missed)}.")
+    for what in ("device", "precision", "torch", "branchpoint"):
+        if len(values := {str(fold.get(what, "unknown")) for fold in facts}) > 1:
+            told.append(f"Folds were trained with different {what}: {', '.join(sorted(values))}.")
+    return told
+
+
+def _page(
+    trained: Sequence[Trained], made: Sequence[tables.Table], drawn: Sequence[tuple[Path, str]], text: str
+) -> str:
+    """report.html, one file with everything in it."""
+    names = ", ".join(one.label for one in trained)
+    start = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        f"<title>Branchpoint: {html.escape(names)}</title><style>{STYLE}</style>",
+        f"<h1>{html.escape(names)}</h1>",
+        *(f"<p class=warning>{html.escape(line)}</p>" for line in warnings(trained)),
+        f"<p>Beside the figures of {html.escape(paper.CITATION)}.</p>",
+    ]
+    end = [f"<pre style='white-space: pre-wrap'>{html.escape(text)}</pre></html>"]
+    body = [*start, "<h2>Tables</h2>", *(table.html() for table in made), "<h2>Figures</h2>"]
+    room = LARGEST_BYTES - sum(len(part.encode()) for part in (*body, *end))
+    for path, caption in drawn:
+        picture = _embedded(path)
+        if len(picture) > room:
+            picture = f"<p class=note>Too large for this page: see {path.parent.name}/{path.name}.</p>"
+        room -= len(picture)
+        body.append(f"<figure>{picture}<p class=note>{html.escape(caption)}</p></figure>")
+    return "\n".join([*body, "<h2>Methods</h2>", *end]) + "\n"
+
+
+def _embedded(path: Path) -> str:
+    """The picture as part of the page, in 256 colours: a third of the bytes, and no difference to be seen."""
+    out = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(out, format="PNG", optimize=True)
+    data = base64.b64encode(out.getvalue()).decode()
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.umask(0o077)  # pictures of patients: for the owner alone
+    parser = argparse.ArgumentParser(prog="python -m mtl.report", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, such as runs/paper; only read")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: RUNS/report)")
+    args = parser.parse_args(argv)
+    try:
+        page = report(args.runs, args.out or args.runs[0] / "report")
+    except (OSError, ValueError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nreport: interrupted; the same command makes it whole", file=sys.stderr)
+        return 130
+    print(f"{page}: tables.md, tables.tex, methods.md and figures/ beside it")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

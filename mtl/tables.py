@@ -1,0 +1,306 @@
+"""The report's tables: the paper's Tables 1 and 2, differences, areas, mass and weights, beside the paper's numbers.
+
+A Table is plain text in cells; it is written as Markdown, LaTeX and HTML.
+"""
+
+import html
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mtl import paper, statistics
+from mtl.metrics import VOLUME_METRICS
+from mtl.results import PHASE_SETS, REGIONS, Trained, masses
+
+NAMES = {
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "msd_mm": "surface distance, 3-D borders, mm",
+    "msd_slice_mm": "surface distance, in plane, mm",
+    "ahd_mm": "average Hausdorff, all voxels, mm",
+    "hd_mm": "Hausdorff, mm",
+}
+IN_PAPER = {
+    "dice": "dice",
+    "jaccard": "jaccard",
+    "msd_mm": "msd",
+    "msd_slice_mm": "msd",
+    "ahd_mm": "msd",
+    "hd_mm": "hd",
+}
+"""The paper's name of a metric; its mean surface distance has no stated definition and stands beside all three."""
+PHASE_NAMES = {"ED": "end-diastole", "ES": "end-systole", "all": "all phases"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, the first row of which is the head."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return "\n\n".join([f"**{self.title}**", body, *self.notes])
+
+    def latex(self) -> str:
+        lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in (self.head, *self.rows)]
+        body = [r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"]
+        start = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(' '.join((self.title + '.', *self.notes)))}}}"]
+        columns = "l" * len(self.head)
+        return "\n".join([*start, rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}", r"\end{table}"])
+
+    def html(self) -> str:
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
+        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
+        notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
+        return (
+            f"<figure><figcaption>{html.escape(self.title)}</figcaption><div class=wide>{table}</div>{notes}</figure>"
+        )
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+_LATEX |= {c: "\\" + c for c in "&%$#_{}"} | {"\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{SUPERSCRIPT TWO}": "$^2$"}
+
+
+def _latex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
+
+
+def all_of(trained: Sequence[Trained]) -> list[Table]:
+    """Every table, in the report's order."""
+    measured = [make(trained) for make in (table1, table2, means, differences, agreement, mass)]
+    selected = selection_note(trained)
+    measured = [replace(table, notes=(*table.notes, selected)) for table in measured if table.rows]
+    return [*measured, weights(trained), protocol(trained), of_others()]
+
+
+def selection_note(trained: Sequence[Trained]) -> str:
+    """What the best epochs were chosen on, which every table of test figures says."""
+    ways = {one.config.protocol.selection for one in trained}
+    if ways == {"validation"}:
+        return "Best epoch chosen on validation patients; the test fold was used once."
+    if ways == {"test"}:
+        return "Selected on the test fold, as in the paper, which is optimistic."
+    which = ", ".join(one.label for one in trained if one.config.protocol.selection == "test")
+    return (
+        f"Selected on the test fold, as in the paper, which is optimistic: {which}; the others on validation patients."
+    )
+
+
+def table1(trained: Sequence[Trained]) -> Table:
+    """Table 1: mean and standard deviation over test volumes of each metric, at ED, ES and all phases."""
+    rows = []
+    for phases in PHASE_SETS:
+        for metric in VOLUME_METRICS:
+            row = [PHASE_NAMES[phases], NAMES[metric]]
+            for one in trained:
+                value_V = one.volumes.metric_V[metric][one.volumes.among(phases)]
+                row += [_mean_sd(value_V, 3), *_papers(one, paper.TABLE1.get((IN_PAPER[metric], phases, _of(one))), 3)]
+            rows.append(tuple(row))
+    head = ["phases", "metric", *(cell for one in trained for cell in (one.label, *_paper_column(one)))]
+    counts = ", ".join(
+        f"{one.label}: {len(one.volumes.patient_V)} volumes of {len(np.unique(one.volumes.patient_V))} patients"
+        + (f", {one.volumes.missed} of which were missed" if one.volumes.missed else "")
+        for one in trained
+    )
+    notes = (
+        f"Mean \N{PLUS-MINUS SIGN} standard deviation over test volumes. {counts}.",
+        "A missed volume (nothing predicted) counts with Dice and Jaccard 0 and has no distance; [n] says how many "
+        "volumes a mean holds where it is not all of them.",
+        "The paper does not define its surface distance: its figure stands beside all three; the average Hausdorff "
+        "distance comes nearest at its Dice.",
+    )
+    return Table("Table 1. Segmentation against the gold standard", tuple(head), tuple(rows), notes)
+
+
+def table2(trained: Sequence[Trained]) -> Table:
+    """Table 2: mean and standard deviation over test slices of the area's absolute difference, mm2."""
+    rows = []
+    for phases in PHASE_SETS:
+        for region in REGIONS:
+            row = [PHASE_NAMES[phases], region]
+            for one in trained:
+                where = one.areas.among(phases, region)
+                for source, mm2_S in one.sources.items():
+                    difference = np.abs(mm2_S - one.areas.true_mm2_S)[where]
+                    theirs = paper.TABLE2.get((region, phases, _of(one), source))
+                    row += [_mean_sd(difference, 0), *_papers(one, theirs, 0)]
+            rows.append(tuple(row))
+    columns = [(one, source) for one in trained for source in one.sources]
+    head = ["phases", "region", *(c for one, s in columns for c in (f"{s}, {one.label}", *_paper_column(one)))]
+    notes = (
+        "Mean \N{PLUS-MINUS SIGN} standard deviation over test slices, mm\N{SUPERSCRIPT TWO}. Reg: from the regression "
+        "path; Seg: from the segmentation. Two slices at each end of those with myocardium are basal and apical; the "
+        "labelled slices without myocardium are in no region, and in `all`.",
+    )
+    return Table("Table 2. Absolute difference of the myocardium's area", tuple(head), tuple(rows), notes)
+
+
+def means(trained: Sequence[Trained]) -> Table:
+    """Figure 2 in numbers: the mean over test volumes of all phases with its 99 % interval, both ways."""
+    rows = []
+    for one in trained:
+        for metric in VOLUME_METRICS:
+            value_V = one.volumes.metric_V[metric]
+            known = np.isfinite(value_V)
+            told = ["-", "-", "-"]
+            if len(np.unique(one.volumes.patient_V[known])) > 1:
+                by_volume = statistics.mean_interval_by_volume(value_V[known])
+                by_patient = statistics.mean_interval_by_patient(value_V[known], one.volumes.patient_V[known])
+                told = [f"{by_volume.mean:.4f}", _interval(by_volume), _interval(by_patient)]
+            rows.append((one.label, NAMES[metric], *told, str(known.sum())))
+    head = ("configuration", "metric", "mean", "99 %, by volume (the paper's)", "99 %, by patient", "n")
+    notes = (
+        "By volume every volume is resampled on its own, as in the paper; the volumes of one patient are alike, so "
+        "that this interval is far too narrow. By patient whole patients are resampled.",
+    )
+    return Table("Means with 99 % intervals, all phases", head, tuple(rows), notes)
+
+
+def _interval(interval: statistics.Interval) -> str:
+    low, high = (f"{bound:.4f}" if math.isfinite(bound) else "unbounded" for bound in (interval.low, interval.high))
+    return f"{low} to {high}"
+
+
+def differences(trained: Sequence[Trained]) -> Table:
+    """Each configuration against the baseline (without one against the first): paired by patient, and as the paper."""
+    reference, *others = trained
+    rows = []
+    for one in others:
+        for metric in VOLUME_METRICS:
+            a_V, b_V = one.volumes.metric_V[metric], reference.volumes.metric_V[metric]
+            a = {key: v for key, v in zip(one.volumes.keys, a_V.tolist(), strict=True) if math.isfinite(v)}
+            b = {key: v for key, v in zip(reference.volumes.keys, b_V.tolist(), strict=True) if math.isfinite(v)}
+            shared = sorted(a.keys() & b.keys())
+            p = paper.KS_P.get(IN_PAPER[metric]) if {_of(one), _of(reference)} == {"MTN", "UNet"} else None
+            rows.append((one.label, NAMES[metric], *_compared(shared, a, b), f"{p:.3e}" if p else "-"))
+    head = ("configuration", "metric", "difference [99 % interval by patient]", "apart", "n", "KS distance", "KS p")
+    notes = (
+        f"Each volume's figure minus that of {reference.label}, patients resampled whole (studentised bootstrap, "
+        f"{statistics.RESAMPLES} resamples). Apart: the interval leaves out 0; it does not hold the "
+        "chance of another training run.",
+        "KS: the paper's Kolmogorov-Smirnov test, which takes all volumes for independent and calls slight differences "
+        "significant, as the paper says itself.",
+    )
+    return Table("Differences between configurations", (*head, "KS p, paper"), tuple(rows), notes)
+
+
+def _compared(
+    shared: Sequence[tuple[str, int]], a: dict[tuple[str, int], float], b: dict[tuple[str, int], float]
+) -> list[str]:
+    """Difference, whether 0 is left out, number of pairs, and the KS test's two."""
+    values_a, values_b = [a[key] for key in shared], [b[key] for key in shared]
+    if len({patient for patient, _ in shared}) < 2:
+        return ["-", "-", str(len(shared)), "-", "-"]
+    interval = statistics.paired_difference(shared, values_a, shared, values_b)
+    ks = statistics.kolmogorov_smirnov(values_a, values_b)
+    apart = "no" if interval.low <= 0 <= interval.high else "yes"
+    told = f"{interval.mean:+.4f} [{_bound(interval.low)}, {_bound(interval.high)}]"
+    return [told, apart, str(len(shared)), f"{ks.statistic:.3f}", f"{ks.p_value:.3e}"]
+
+
+def _bound(value: float) -> str:
+    return f"{value:+.4f}" if math.isfinite(value) else "unbounded"
+
+
+def agreement(trained: Sequence[Trained]) -> Table:
+    """Figure 3 in numbers: correlation and best-fit line of the areas of all phases."""
+    rows = []
+    for one in trained:
+        for source, mm2_S in one.sources.items():
+            true_mm2_S = one.areas.true_mm2_S
+            theirs = paper.CORRELATION.get((_of(one), source))
+            told = ["-", "-"]
+            if len(np.unique(true_mm2_S)) > 1 and len(np.unique(mm2_S)) > 1:
+                line = statistics.best_fit_line(true_mm2_S, mm2_S)
+                told = [f"{statistics.pearson(true_mm2_S, mm2_S):.4f}", f"{line.slope:.3f} x {line.intercept:+.0f}"]
+            rows.append((f"{source}, {one.label}", *told, str(len(mm2_S)), f"{theirs}" if theirs else "-"))
+    head = ("source", "correlation", "best fit, mm\N{SUPERSCRIPT TWO}", "slices", "correlation, paper")
+    return Table("Areas against the gold standard, all phases", head, tuple(rows))
+
+
+def mass(trained: Sequence[Trained]) -> Table:
+    """Left-ventricular myocardial mass at end-diastole: bias and 95 % limits of agreement (Bland-Altman), g."""
+    rows = []
+    for one in trained:
+        found = masses(one, "ED")
+        for source, measured_g_P in found.measured_g_P.items():
+            count = str(len(measured_g_P)) + (f" ({found.unknown} of unknown slice spacing)" if found.unknown else "")
+            if len(measured_g_P) < 2:
+                rows.append((f"{source}, {one.label}", "-", "-", "-", count))
+                continue
+            limits = statistics.bland_altman(found.true_g_P, measured_g_P)
+            told = (f"{found.true_g_P.mean():.1f}", f"{limits.bias:+.1f}", f"{limits.low:+.1f} to {limits.high:+.1f}")
+            rows.append((f"{source}, {one.label}", *told, count))
+    head = ("source", "true mean, g", "bias, g", "95 % limits, g", "patients")
+    notes = ("Area times slice spacing over the labelled slices, times 1.05 g/ml. Not in the paper.",)
+    return Table("Mass of the left ventricle at end-diastole", head, tuple(rows), notes)
+
+
+def weights(trained: Sequence[Trained]) -> Table:
+    """What was learned by the last epoch, per fold, and what it took."""
+    rows = []
+    for one in trained:
+        for k, records in enumerate(one.epochs):
+            last = records[-1]
+            ratio = f"{last['weight_seg'] / last['weight_reg']:.0f}" if last["weight_reg"] else "-"
+            seconds = float(np.median([record["seconds"] for record in records]))
+            told = (_or_dash(last["log_sigma2_seg"], 2), _or_dash(last["log_sigma_reg"], 2), ratio)
+            best = max(records, key=lambda record: record["dice_val"])["epoch"]
+            rows.append((one.label, str(k), *told, str(best), f"{seconds:.3g}"))
+    note = (
+        f"The paper: {paper.LOG_SIGMA2_SEG}, {paper.LOG_SIGMA_REG} and {paper.RATIO:.0f}:1, {paper.MINUTES_AN_EPOCH:g} "
+        f"minutes an epoch on an {paper.CARD}. The two logarithms give its ratio as exp(-s_seg + s_reg)."
+    )
+    head = ("configuration", "fold", "log sigma2, seg", "log sigma, reg (mm\N{SUPERSCRIPT TWO})")
+    return Table("Weights at the last epoch", (*head, "ratio", "best epoch", "s an epoch"), tuple(rows), (note,))
+
+
+def protocol(trained: Sequence[Trained]) -> Table:
+    """Every point in which these runs differ from the paper, and what it leaves open."""
+    items = [item for item in paper.protocol(trained) if item.differs]
+    same = ", ".join(item.what for item in paper.protocol(trained) if not item.differs)
+    rows = tuple((item.what, item.paper, item.here) for item in items)
+    return Table(
+        "Protocol: what differs from the paper", ("what", "paper", "here"), rows, (f"As in the paper: {same}.",)
+    )
+
+
+def of_others() -> Table:
+    """Others' figures."""
+    return Table("Figures of others, for orientation", ("system and data", "figures"), paper.OTHERS)
+
+
+def _of(one: Trained) -> str:
+    return one.paper_name or ""
+
+
+def _paper_column(one: Trained) -> list[str]:
+    return [f"paper, {one.paper_name}"] if one.paper_name else []
+
+
+def _papers(one: Trained, value: tuple[float, float] | None, digits: int) -> list[str]:
+    if one.paper_name is None:
+        return []
+    return [f"{value[0]:.{digits}f} \N{PLUS-MINUS SIGN} {value[1]:.{digits}f}" if value else "-"]
+
+
+def _mean_sd(values: np.ndarray, digits: int) -> str:
+    """Over the finite ones; how many these are where some are not."""
+    kept = values[np.isfinite(values)]
+    if not len(kept):
+        return "-" if not len(values) else "- [0]"
+    sd = f" \N{PLUS-MINUS SIGN} {kept.std(ddof=1):.{digits}f}" if len(kept) > 1 else ""
+    return f"{kept.mean():.{digits}f}{sd}" + (f" [{len(kept)}]" if len(kept) < len(values) else "")
+
+
+def _or_dash(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
