@@ -1,6 +1,7 @@
 """results.csv, the table and the sentence, from run folders made by hand."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,27 @@ def test_a_clear_winner_is_called_and_a_close_one_is_not() -> None:
 def test_missing_folds_are_no_answer() -> None:
     text = verdict.sentence([row("up1", 0.6, 0.05), row("up4", 0.9, 0.02, status="failed")], "On X:")
     assert text == "On X: no answer yet, since folds are missing at up4."
+
+
+def test_other_fields_are_named_and_a_branch_alone_is_not() -> None:
+    assert verdict.label({"model.branch": "up2"}) == "up2"
+    assert verdict.label({"protocol.train_fraction": 0.5, "model.branch": "none"}) == "train_fraction 0.5, none"
+    rows = [replace(row("up4", d, 0.01), label=f"lr {d}") for d in (0.6, 0.9)]
+    text = verdict.table(rows, "validation")
+    assert text.startswith("configuration ")
+    assert [line[:6] for line in text.splitlines()[2:4]] == ["lr 0.6", "lr 0.9"]
+    assert verdict.sentence(rows, "On X:").startswith("On X: lr 0.9 segmented best")
+
+
+def test_half_batches_are_marked_in_the_table_and_the_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "branch-up4-12345678"
+    for k in range(2):
+        fold(folder, k, [0.8], [200], outcome=None)
+        RunFolder(folder / f"fold_{k}").finish("DONE", "all epochs trained", micro_batches=1 + k)
+    r = verdict.result(folder, "up4", folds=2)
+    assert r.halved == 1
+    table = verdict.table([row("up1", 0.6, 0.1), r], "validation")
+    assert [line[-6:] for line in table.splitlines()[2:4]] == ["  done", "done *"]
+    assert "BatchNorm saw other batches" in table
+    assert "up4 ran out of memory and trained in half micro-batches" in verdict.sentence([row("up1", 0.6, 0.1), r], "")
+    assert "*" not in verdict.table([row("up1", 0.6, 0.1)], "validation")
