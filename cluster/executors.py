@@ -120,6 +120,31 @@ class Place:
             needs["num_gpus"] = 1 / -(-self.slots // _gpus())
         return _submit(function, *arguments, **needs)
 
+    def start(self, configuration: str, folds: Sequence[worker.FoldJob]) -> list["Started"]:
+        """Queue the folds of a configuration."""
+        return [Started(fold.number, self.submit(worker.run_fold, fold)) for fold in folds]
+
+    def ended(self, started: Sequence["Started"], timeout_s: float) -> list[tuple["Started", Exception | None]]:
+        """Those that have ended, after at most timeout_s, with what was raised where their process died."""
+        done = wait([one.task for one in started], timeout_s)
+        return [(one, _error(one.task)) for one in started if one.task in done]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A fold that was queued, and Ray's reference to it."""
+
+    number: int
+    task: Any
+
+
+def _error(ended: Any) -> Exception | None:
+    try:
+        outcome(ended)
+    except Exception as error:
+        return error
+    return None
+
 
 def place(device: str, slots: int | None) -> Place:
     """Ask a worker, which has torch, what `device` means here; ValueError where it is not usable.

@@ -3,15 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cluster import executors, worker
-from data_prep.files import Locked, make_private
+from cluster import worker
+from data_prep.files import Locked
 from mtl.runfolder import RunFolder
 from sweeps.search import Report
 from sweeps.verdict import mean_sd
 
 POLL_S = 0.2
+
+
+class Place(Protocol):
+    """Where folds run. A trial takes it along, so it can be pickled."""
+
+    def start(self, configuration: str, folds: Sequence[worker.FoldJob]) -> Sequence[Any]:
+        """Queue the folds of a configuration; something with the `number` of each."""
+
+    def ended(self, started: Sequence[Any], timeout_s: float) -> Sequence[tuple[Any, Exception | None]]:
+        """Those that have ended, after at most timeout_s, with what was raised where their process died."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +51,20 @@ class Configuration:
         return all(run.outcome() == "DONE" for run in self.runs)
 
 
-def evaluate(configuration: Configuration, store: Path, place: executors.Place, report: Report) -> None:
+def evaluate(configuration: Configuration, store: Path, place: Place, report: Report) -> None:
     """Train every unfinished fold and report the mean over folds as each epoch is complete in all of them.
 
     Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running.
     """
-    pending = {
-        place.submit(worker.run_fold, _job(configuration, store, k)): run
-        for k, run in enumerate(configuration.runs)
-        if run.outcome() != "DONE"
-    }
+    left = [k for k, run in enumerate(configuration.runs) if run.outcome() != "DONE"]
+    for k in left:
+        configuration.runs[k].reopen()
+    pending = place.start(configuration.name, [_job(configuration, store, k) for k in left])
     told = 0
     while True:
-        for ended in executors.wait(list(pending), POLL_S) if pending else []:
-            _note_death(ended, pending.pop(ended))
+        for fold, error in place.ended(pending, POLL_S) if pending else []:
+            pending = [other for other in pending if other.number != fold.number]
+            _note_death(configuration.runs[fold.number], error)
         told = _report_means(configuration.runs, told, report)
         if not pending:
             return
@@ -65,16 +75,11 @@ def _job(configuration: Configuration, store: Path, number: int) -> worker.FoldJ
     return worker.FoldJob(configuration.config, str(store), str(folder), number, configuration.save_masks)
 
 
-def _note_death(ended: Any, run: RunFolder) -> None:
-    """A fold whose process died could not say so itself."""
-    try:
-        executors.outcome(ended)
-    except Locked:
-        return  # somebody else trains there; the launcher says so at the end
-    except Exception as error:
-        if run.outcome() is None:
-            make_private(run.path)
-            run.finish("FAILED", str(error))
+def _note_death(run: RunFolder, error: Exception | None) -> None:
+    """A fold whose process died could not say so itself. Locked: somebody else trains there, as the launcher says at
+    the end."""
+    if error is not None and not isinstance(error, Locked) and run.outcome() is None:
+        run.finish("FAILED", str(error))
 
 
 def _report_means(runs: Sequence[RunFolder], told: int, report: Report) -> int:

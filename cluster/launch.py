@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster import demo, executors, folds, plan, settings, tracking_uris
+from cluster import broker, demo, driver, executors, folds, plan, settings, tracking_uris
 from cluster.folds import Configuration
 from cluster.settings import Settings
 from cluster.watcher import Watcher
@@ -48,6 +48,8 @@ The defaults are those of profile=paper (taken where data.store= is given): the 
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
+SLURM_SLOTS = 50
+"""folds of so many are asked for at a time where site.slots does not say; Slurm queues what it cannot run yet"""
 ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version"}
 
 
@@ -61,6 +63,8 @@ class Request:
     given: frozenset[str]
     """keys that were given"""
     settings: Settings
+    argv: tuple[str, ...] = ()
+    """as given, for the driver's job"""
 
     @property
     def selection(self) -> str:
@@ -123,7 +127,7 @@ def compose(argv: Sequence[str]) -> Request | None:
     if not composed:
         return None
     frozen = settings.freeze(composed[0])
-    return Request(str(given["sweep"]), profile, why, frozenset(given), frozen)
+    return Request(str(given["sweep"]), profile, why, frozenset(given), frozen, tuple(argv))
 
 
 def run(request: Request) -> int:
@@ -145,13 +149,20 @@ def run(request: Request) -> int:
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     sweep_folder = make_private(runs / request.sweep)
     configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
+    if wanted.site.kind == "slurm":
+        driver.check(configurations, wanted.site, request.sweep, sweep_folder)
+        if wanted.plan or wanted.driver == "job":
+            return _plan_or_queue(request, configurations, sweep_folder)
     with locked(sweep_folder):
         _check_folders(configurations)
         watcher = Watcher(configurations, request.selection, (uri, request.sweep, wanted.sweep.question, runs))
         if not all(c.done() for c in configurations):
-            if not new_patients:
-                plan.check_login_node(wanted.yes)
-            _train(wanted, configurations, opened, watcher)
+            if wanted.site.kind == "slurm":
+                _train_on_slurm(request, configurations, opened, watcher)
+            else:
+                if not new_patients:
+                    plan.check_login_node(wanted.yes)
+                _train(wanted, configurations, opened, watcher)
         return _answer(request, configurations, opened, watcher)
 
 
@@ -184,7 +195,10 @@ def _train(wanted: Settings, configurations: Sequence[Configuration], opened: ci
     with executors.local_ray() as scratch:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = executors.place(wanted.train.device, wanted.site.slots)
-        estimate = plan.estimate(left, opened, place)
+        if wanted.site.slots is None:
+            estimate, place = plan.packed(left, opened, place)
+        else:
+            estimate = plan.estimate(left, opened, place)
         print(estimate, flush=True)
         plan.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
         # Enough configurations at a time that a free slot always finds a fold waiting.
@@ -195,13 +209,54 @@ def _train(wanted: Settings, configurations: Sequence[Configuration], opened: ci
 
         with watcher.watching():
             errors = search.search([c.point for c in left], evaluate, concurrent, scratch)
+    _tell(errors)
+
+
+def _plan_or_queue(request: Request, configurations: Sequence[Configuration], sweep_folder: Path) -> int:
+    """Slurm: show what would be queued; unless plan=true, queue the driver and return."""
+    wanted = request.settings
+    _check_folders(configurations)
+    if wanted.plan:
+        print(driver.plan(configurations, wanted.site, request.sweep, sweep_folder))
+        return 0
+    cost = driver.price(configurations, wanted.site)
+    print(cost, flush=True)
+    plan.confirm_gpu_hours(cost.gpu_hours, wanted.confirm_above_gpu_hours, wanted.yes)
+    job, was_there = driver.submit(request.argv, wanted.site, request.sweep, sweep_folder)
+    print(f"driver: job {job} {'is there already' if was_there else 'queued'}; its log: {sweep_folder / 'driver.log'}")
+    print(f"follow it:     {sys.executable} -m cluster.status {_shown(sweep_folder)}")
+    return 0
+
+
+def _train_on_slurm(
+    request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher
+) -> None:
+    """The search here, the folds as jobs."""
+    wanted = request.settings
+    left = [c for c in configurations if not c.done()]
+    by_point = {repr(c.point): c for c in left}
+    store, sweep_folder = opened.path.resolve(), configurations[0].folder.parent
+    concurrent = min(len(left), -(-(wanted.site.slots or SLURM_SLOTS) // wanted.train.folds))
+    with driver.brokering(wanted.site, request.sweep, sweep_folder), executors.local_ray() as scratch:
+        signal.signal(signal.SIGTERM, _interrupt)
+        place = broker.Place(str(sweep_folder))
+
+        def evaluate(point: search.Point, report: search.Report) -> None:
+            folds.evaluate(by_point[repr(point)], store, place, report)
+
+        with watcher.watching():
+            errors = search.search([c.point for c in left], evaluate, concurrent, scratch)
+    _tell(errors)
+
+
+def _tell(errors: Sequence[str]) -> None:
     for error in errors:
         print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
 
 
 def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> int:
     """results.csv, the table, the sentence, where to look; the exit status."""
-    results = [verdict.result(c.folder, c.branch, len(c.runs)) for c in configurations]
+    results = [verdict.result(c.folder, c.branch, len(c.runs), verdict.label(c.point)) for c in configurations]
     sweep_folder = configurations[0].folder.parent
     verdict.write(sweep_folder / "results.csv", results)
     answer = verdict.sentence(results, _setting(request, opened))

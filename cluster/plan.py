@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster import executors, worker
@@ -15,6 +15,8 @@ from data_prep import store as cine
 from mtl import data
 
 LONGEST_ANSWER_S = 5
+MEMORY_USED = 0.9
+"""of a GPU's memory, by the folds on it; the rest is for what a probe of a few steps does not see"""
 
 
 class Refused(ValueError):
@@ -28,6 +30,8 @@ class Estimate:
     hours: float
     folds: int
     slots: int
+    memory_share: float = 0.0
+    """of a GPU's memory that a fold takes at most; 0 on CPUs"""
 
     def __str__(self) -> str:
         minutes = self.hours * 60
@@ -54,7 +58,7 @@ def estimate(configurations: Sequence[Configuration], opened: cine.Store, place:
     images = sum(int(p.array("labelled_TZ").sum()) for p in patients)
     seconds, folds = 0.0, 0
     for c in configurations:
-        train_s, predict_s = cost[_kind(c)]
+        train_s, predict_s, _ = cost[_kind(c)]
         settings, protocol = c.config["train"], c.config["protocol"]
         held_out = 2 if protocol["selection"] == "validation" else 1
         training = images * (1 - held_out / settings["folds"]) * protocol["train_fraction"]
@@ -63,7 +67,27 @@ def estimate(configurations: Sequence[Configuration], opened: cine.Store, place:
         seconds += sum(left) * (trained * train_s + images / settings["folds"] * predict_s)
         folds += len(left)
     slots = min(place.slots, max(folds, 1))
-    return Estimate(seconds / slots / 3600, folds, slots)
+    return Estimate(seconds / slots / 3600, folds, slots, max(share for _, _, share in cost.values()))
+
+
+def packed(
+    configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place
+) -> tuple[Estimate, executors.Place]:
+    """As many folds at a time on each GPU as its memory holds, where that is no slower; and what it will take."""
+    alone = estimate(configurations, opened, place)
+    slots = folds_at_a_time(alone.memory_share, place.slots, executors.cores())
+    if slots == place.slots:
+        return alone, place
+    beside = replace(place, slots=slots)
+    together = estimate(configurations, opened, beside)
+    return (together, beside) if together.hours <= alone.hours else (alone, place)
+
+
+def folds_at_a_time(memory_share: float, gpus: int, cores: int) -> int:
+    """On all GPUs together: so many that each has memory to spare and each fold a core."""
+    if not memory_share:
+        return gpus
+    return gpus * max(1, min(int(MEMORY_USED / memory_share), cores // gpus))
 
 
 def _kind(configuration: Configuration) -> str:
@@ -71,7 +95,7 @@ def _kind(configuration: Configuration) -> str:
     return repr((configuration.config["model"], configuration.config["train"]["batch_size"]))
 
 
-def _median(probes: Sequence[Any]) -> tuple[float, float]:
+def _median(probes: Sequence[Any]) -> tuple[float, float, float]:
     try:
         tried = [executors.outcome(probe) for probe in probes]
     except (ArithmeticError, RuntimeError) as error:
@@ -79,7 +103,8 @@ def _median(probes: Sequence[Any]) -> tuple[float, float]:
         raise ValueError(
             f"a probe of a few steps failed: {reason}; try a smaller train.batch_size, model.width or optim.lr"
         ) from error
-    return statistics.median(t for t, _ in tried), statistics.median(p for _, p in tried)
+    train_s, predict_s, shares = zip(*tried, strict=True)
+    return statistics.median(train_s), statistics.median(predict_s), max(shares)
 
 
 def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
@@ -90,6 +115,15 @@ def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
         f"that is more than confirm_above_hours={limit_hours:g}",
         f"give yes=true, or fewer epochs, or a higher confirm_above_hours (now {limit_hours:g})",
     )
+
+
+def confirm_gpu_hours(hours: float, limit: float, yes: bool) -> None:
+    """As confirm(), for what may be charged on a cluster."""
+    if not yes and hours > limit:
+        _ask(
+            f"that is more than confirm_above_gpu_hours={limit:g}",
+            f"give yes=true, or a shorter site.time_min, or a higher confirm_above_gpu_hours (now {limit:g})",
+        )
 
 
 def check_login_node(yes: bool) -> None:

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from data_prep.store import check_size
-from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, from_dict, meanings
+from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict, meanings
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {
@@ -67,12 +67,69 @@ class Tracking:
 
 @dataclass(frozen=True)
 class Site:
+    kind: str = "local"
+    """local: this machine, by a private Ray; slurm: jobs of a Slurm cluster"""
     slots: int | None = None
-    """folds at a time; default: one per GPU, or one per core"""
+    """folds at a time; default: one per core, or as many on each GPU as its memory holds"""
+
+    partition: str | None = None
+    """slurm: where jobs are queued; default: the cluster's own default"""
+    account: str | None = None
+    """slurm: who is charged"""
+    qos: str | None = None
+    """slurm: quality of service"""
+    constraint: str | None = None
+    """slurm: features that nodes must have"""
+    nodes: int = 1
+    """slurm: nodes of one fold's job"""
+    gpus_per_node: int = 1
+    """slurm: GPUs of one fold on each node, a rank each; 0: CPUs alone"""
+    ranks_per_node: int = 1
+    """slurm: ranks of one fold on each node where there are no GPUs"""
+    cpus_per_rank: int = 4
+    """slurm: cores of each rank"""
+    mem_gb: float = 16.0
+    """slurm: memory of one fold on each node, GB"""
+    time_min: int = 240
+    """slurm: time limit of a job, minutes; a fold that needs longer is requeued and goes on"""
+    at_a_time: int | None = None
+    """slurm: folds of one configuration that may run at a time (the array's throttle); default: all"""
+    requeues: int = 10
+    """slurm: how often a fold may be queued again, whatever for"""
+    setup: list[str] = field(default_factory=list)
+    """slurm: shell lines before Python starts, such as module load"""
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    """slurm: more of sbatch's options, by their long names"""
+    comment: str = ""
+    """slurm: what else the jobs' comment says to the admin"""
+    driver_time_min: int = 1440
+    """slurm: time limit of the driver's job, minutes; it queues itself again before it is reached"""
+    driver_mem_gb: float = 4.0
+    """slurm: memory of the driver's job, GB"""
+    poll_s: float = 60.0
+    """slurm: seconds between two questions for all jobs of the sweep; up to three times as many when little happens"""
 
     def __post_init__(self) -> None:
+        choice("site.kind", self.kind, ("local", "slurm"))
         if self.slots is not None:
             between("site.slots", self.slots, 1, 10_000)
+        between("site.nodes", self.nodes, 1, 1000)
+        between("site.gpus_per_node", self.gpus_per_node, 0, 64)
+        between("site.ranks_per_node", self.ranks_per_node, 1, 256)
+        between("site.cpus_per_rank", self.cpus_per_rank, 1, 1024)
+        between("site.mem_gb", self.mem_gb, 0.1, 100_000, "GB")
+        between("site.time_min", self.time_min, 1, 525_600, "minutes")
+        between("site.driver_time_min", self.driver_time_min, 2, 525_600, "minutes")
+        between("site.driver_mem_gb", self.driver_mem_gb, 0.5, 10_000, "GB")
+        between("site.requeues", self.requeues, 0, 1000)
+        between("site.poll_s", self.poll_s, 1, 3600, "s")
+        if self.at_a_time is not None:
+            between("site.at_a_time", self.at_a_time, 1, 10_000)
+
+    @property
+    def ranks(self) -> int:
+        """Of one fold."""
+        return self.nodes * (self.gpus_per_node or self.ranks_per_node)
 
 
 @dataclass(frozen=True)
@@ -106,12 +163,20 @@ class Settings:
     tracking: Tracking = field(default_factory=Tracking)
     runs: str = "runs"
     """the folder of run folders"""
+    driver: str = "job"
+    """on Slurm: job, the sweep's driver is queued as a small job of its own; here: it stays in the foreground"""
+    plan: bool = False
+    """on Slurm: show what would be queued and what it costs, and queue nothing"""
+    confirm_above_gpu_hours: float = 100.0
+    """on Slurm: a sweep that may cost more asks first"""
     confirm_above_hours: float = 2.0
     """a sweep that will take longer asks first"""
     yes: bool = False
     """the answer to that question"""
 
     def __post_init__(self) -> None:
+        choice("driver", self.driver, ("job", "here"))
+        between("confirm_above_gpu_hours", self.confirm_above_gpu_hours, 0)
         between("confirm_above_hours", self.confirm_above_hours, 0)
         if not self.runs:
             raise ValueError("runs is empty, wanted a folder")

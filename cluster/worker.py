@@ -1,6 +1,8 @@
 """What runs in a worker process: one fold, or a probe of a few steps. torch is imported here, and only here."""
 
+import os
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,14 @@ class FoldJob:
 
 
 def run_fold(job: FoldJob) -> None:
-    """Train a fold under its folder's lock. A failure ends as FAILED with its reason in the folder."""
+    """Train a fold under its folder's lock. A failure ends as FAILED with its reason in the folder.
+
+    Of several ranks the first one holds the lock, and each lets its failure end its process, so that whoever started
+    them ends the others, too.
+    """
     folder = RunFolder(make_private(Path(job.folder)))
-    with locked(folder.path, wait_s=job.left_over_s):
+    first, alone = (os.environ.get(name, default) == default for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    with locked(folder.path, wait_s=job.left_over_s) if first else nullcontext():
         if folder.outcome() == "DONE":
             return
         try:
@@ -37,7 +44,10 @@ def run_fold(job: FoldJob) -> None:
             slices = data.load(Path(job.store), config.data_digest)
             train.train(config, slices, job.number, folder, save_masks=job.save_masks)
         except Exception as error:
-            folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+            if alone or folder.outcome() is None:  # the first of several to fail is the cause
+                folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+            if not alone:
+                raise
 
 
 def usable_device(asked: str) -> str:
@@ -47,13 +57,14 @@ def usable_device(asked: str) -> str:
     return trainer.resolve_device(asked).type
 
 
-def run_probe(config: dict[str, Any], store: str) -> tuple[float, float]:
-    """Seconds per slice of training and of prediction in this process."""
+def run_probe(config: dict[str, Any], store: str) -> tuple[float, float, float]:
+    """Seconds per slice of training and of prediction in this process, and its share of the GPU's memory."""
     settings = from_dict(Config, config)
     _one_thread(settings.train.device)
     from mtl import data, train
 
-    return train.probe(settings, data.load(Path(store), settings.data_digest))
+    cost = train.probe(settings, data.load(Path(store), settings.data_digest))
+    return cost.train_s, cost.predict_s, cost.memory_share
 
 
 def _one_thread(device: str) -> None:

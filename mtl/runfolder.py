@@ -85,6 +85,7 @@ class RunFolder:
     def finish(self, outcome: str, reason: str, **facts: Any) -> None:
         """Write the one file that says how it ended."""
         assert outcome in OUTCOMES
+        make_private(self.path)  # it may never have begun
         write_text(self.path / outcome, json.dumps({"reason": reason, **facts}, indent=1) + "\n")
         for other in OUTCOMES:
             if other != outcome:

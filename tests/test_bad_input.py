@@ -211,6 +211,22 @@ def test_paths_are_text_whatever_they_look_like(path: str, tmp_path: Path, monke
     assert (request.settings.runs, request.settings.data.store) == (path, path)
 
 
+@pytest.mark.parametrize(
+    ("share", "gpus", "cores", "wanted"),
+    [
+        (0.0, 1, 16, 1),
+        (0.3, 1, 16, 3),
+        (0.3, 2, 16, 6),
+        (0.3, 4, 8, 8),
+        (0.05, 1, 4, 4),
+        (0.7, 2, 16, 2),
+        (1.2, 1, 4, 1),
+    ],
+)
+def test_folds_on_a_gpu_by_memory_and_cores(share: float, gpus: int, cores: int, wanted: int) -> None:
+    assert plan.folds_at_a_time(share, gpus, cores) == wanted
+
+
 @pytest.mark.parametrize("sweep", settings.choices("sweep"))
 @pytest.mark.parametrize("profile", settings.choices("profile"))
 def test_every_sweep_composes_with_every_profile(

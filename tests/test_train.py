@@ -347,9 +347,10 @@ def test_a_device_that_is_not_there_is_an_error(device: str) -> None:
 
 
 def test_the_probe_measures_and_changes_nothing(slices: Slices, config: Config) -> None:
-    train_s, predict_s = train.probe(config, slices)
-    assert predict_s > 0
-    assert train_s > 0
+    cost = train.probe(config, slices)
+    assert cost.predict_s > 0
+    assert cost.train_s > 0
+    assert cost.memory_share == 0
 
 
 def out_of_memory_at(monkeypatch: pytest.MonkeyPatch, largest: int, begins_at: int = 0) -> list[int]:

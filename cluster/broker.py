@@ -1,0 +1,188 @@
+"""The one who talks to Slurm for a whole sweep: queues what trials ask for, watches all jobs, mends what broke.
+
+Trials ask by a file (`requests/<configuration>.json` in the sweep's folder) and read the answer from the run folders,
+so they need no connection to the driver. Which job runs which fold is kept in `jobs.json`: a driver that takes over
+from a dead one goes on with the jobs that still run, and queues none twice.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cluster import slurm, submission
+from cluster.settings import Site
+from cluster.slurm import Job
+from cluster.worker import FoldJob
+from data_prep.files import make_private, write_text
+from mtl.runfolder import RunFolder
+
+NODE_FAILED = {"NODE_FAIL", "BOOT_FAIL"}
+COMES_BACK = {"TIMEOUT", "PREEMPTED", "DEADLINE", *NODE_FAILED}
+"""what Slurm did, not the fold: it is queued again"""
+BACK_OFF = 3
+"""times site.poll_s, at most, between two questions where nothing happens"""
+STARTS_S = 20.0
+"""how long a job that was just queued may be unknown to squeue"""
+
+
+@dataclass
+class Watched:
+    """A fold's job."""
+
+    fold: dict[str, Any]
+    """of FoldJob"""
+    configuration: str
+    id: str
+    queued: int = 1
+    """how often it was queued by the broker"""
+    state: str = "PENDING"
+    reason: str = ""
+    nodes: str = ""
+    past: list[str] = field(default_factory=list)
+    """how its earlier jobs ended"""
+
+    @property
+    def job(self) -> FoldJob:
+        return FoldJob(**self.fold)
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(Path(self.fold["folder"]))
+
+
+class Broker:
+    """Of one sweep folder. `step()` does what is due; the driver calls it again and again."""
+
+    def __init__(
+        self, site: Site, sweep: str, sweep_folder: Path, code: Path, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.site, self.sweep, self.folder, self.code, self._now = site, sweep, sweep_folder, code, now
+        self._requests = make_private(sweep_folder / "requests")
+        self._path = sweep_folder / "jobs.json"
+        self.watched, self.bad_nodes = read(sweep_folder)
+        self._asked, self._interval = -1e9, site.poll_s
+        self._queued_at: dict[str, float] = {}
+        self.questions = 0
+        """of squeue, so far"""
+
+    def step(self) -> None:
+        """Queue what was asked for; ask Slurm where that is due."""
+        for request in sorted(self._requests.glob("*.json")):
+            self._queue(request)
+        if self._open() and self._now() - self._asked >= self._interval:
+            self._look()
+
+    def _open(self) -> list[Watched]:
+        """Jobs whose fold has not said how it ended."""
+        return [w for w in self.watched.values() if w.run.outcome() not in ("DONE", "FAILED", "STOPPED")]
+
+    def _queue(self, request: Path) -> None:
+        """One array for the folds of a request that no job runs already."""
+        wanted = [FoldJob(**job) for job in json.loads(request.read_text())]
+        alive = {w.fold["folder"] for w in self._open()}
+        missing = [job for job in wanted if job.folder not in alive]
+        if missing:
+            self._submit(request.stem, missing)
+        request.unlink()
+
+    def _submit(self, configuration: str, folds: Sequence[FoldJob]) -> None:
+        shape = submission.shape(self.site, self.sweep, self.folder, self.code, configuration, self.bad_nodes)
+        try:
+            ids = submission.submit(shape, folds)
+        except ValueError as error:
+            for fold in folds:
+                RunFolder(Path(fold.folder)).finish("FAILED", str(error))
+            return
+        for fold in folds:
+            before = self.watched.get(fold.folder)
+            again = Watched(asdict(fold), configuration, ids[fold.number])
+            if before:
+                again.queued, again.past = before.queued + 1, [*before.past, f"{before.id} {before.state}"]
+            self.watched[fold.folder] = again
+            self._queued_at[again.id] = self._now()
+        self._write()
+
+    def _look(self) -> None:
+        """One question for all jobs; what ended without an outcome is queued again or failed."""
+        self._asked = self._now()
+        self.questions += 1
+        try:
+            found = slurm.jobs()
+            found |= slurm.ended({w.id for w in self._open()} - found.keys())
+        except slurm.Silent:
+            return  # the controller is down; jobs run on without it
+        changed = [w for w in self._open() if self._note(w, found)]
+        self._interval = self.site.poll_s if changed else min(1.5 * self._interval, BACK_OFF * self.site.poll_s)
+        broken = [w for w in self._open() if not self._lives(w, found)]
+        for configuration in sorted({w.configuration for w in broken}):
+            self._mend([w for w in broken if w.configuration == configuration], configuration)
+        self._write()
+
+    def _note(self, w: Watched, found: dict[str, Job]) -> bool:
+        job = found.get(w.id)
+        before = (w.state, w.nodes)
+        if job:
+            w.state, w.reason, w.nodes = job.state, job.reason, job.nodes or w.nodes
+        return bool((w.state, w.nodes) != before)
+
+    def _lives(self, w: Watched, found: dict[str, Job]) -> bool:
+        job = found.get(w.id)
+        if job is None:
+            return self._now() - self._queued_at.get(w.id, -1e9) < STARTS_S
+        return job.alive
+
+    def _mend(self, broken: Sequence[Watched], configuration: str) -> None:
+        again = []
+        for w in broken:
+            if w.run.outcome():
+                continue  # it ended while we asked
+            if w.state in NODE_FAILED:
+                self.bad_nodes = sorted({*self.bad_nodes, *filter(None, w.nodes.split(","))})
+            # Without accounting nobody says how a job ended that squeue has forgotten: it is tried again.
+            unknown = w.state in slurm.WAITING | slurm.RUNNING
+            if (w.state in COMES_BACK or unknown) and w.queued <= self.site.requeues:
+                again.append(w.job)
+            else:
+                log = submission.log_of(self.folder / "jobs", w.id)
+                times = f" after being queued {w.queued} times" if w.queued > 1 else ""
+                w.run.finish("FAILED", f"job {w.id} ended as {w.state}{times}; see {log}")
+        if again:
+            self._submit(configuration, again)
+
+    def cancel(self) -> None:
+        """End every job of the sweep that is still there."""
+        slurm.cancel(sorted({w.id for w in self._open()}))
+
+    def _write(self) -> None:
+        kept = {"jobs": [asdict(w) for w in self.watched.values()], "bad_nodes": self.bad_nodes}
+        write_text(self._path, json.dumps(kept, indent=1) + "\n")
+
+
+def read(sweep_folder: Path) -> tuple[dict[str, Watched], list[str]]:
+    """Fold's folder -> its job, and the nodes that failed, as the broker last knew them; empty without a broker."""
+    path = sweep_folder / "jobs.json"
+    if not path.exists():
+        return {}, []
+    kept = json.loads(path.read_text())
+    return {w["fold"]["folder"]: Watched(**w) for w in kept["jobs"]}, kept["bad_nodes"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial's folds run: a Slurm cluster, reached by the broker. Picklable."""
+
+    sweep_folder: str
+
+    def start(self, configuration: str, folds: Sequence[FoldJob]) -> list[FoldJob]:
+        """Ask for these folds."""
+        path = Path(self.sweep_folder) / "requests" / f"{configuration}.json"
+        write_text(path, json.dumps([asdict(fold) for fold in folds]))
+        return list(folds)
+
+    def ended(self, started: Sequence[FoldJob], timeout_s: float) -> list[tuple[FoldJob, Exception | None]]:
+        """Those whose run folder says how it ended, after at most timeout_s."""
+        time.sleep(timeout_s)
+        return [(fold, None) for fold in started if RunFolder(Path(fold.folder)).outcome()]

@@ -1,0 +1,45 @@
+"""End a sweep's jobs on Slurm: its driver first, so that nothing is queued again, then its folds.
+
+    python -m cluster.cancel RUNS     # a sweep's folder, such as runs/branch_location
+
+What was done stays; the launch command goes on from there. Exit status: 0, or 2 for bad input.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cluster import broker, slurm
+
+
+def cancel(sweep_folder: Path) -> list[str]:
+    """The ids of the jobs that were ended. ValueError where the folder holds no sweep that ran on Slurm."""
+    watched, _ = broker.read(sweep_folder)
+    kept = sweep_folder / "driver.json"
+    if not watched and not kept.exists():
+        raise ValueError(
+            f"{sweep_folder}: no sweep on Slurm in it; wanted a sweep's folder, such as runs/branch_location"
+        )
+    jobs = slurm.jobs()
+    mine = [str(json.loads(kept.read_text())["job"])] if kept.exists() else []
+    alive = [job for job in [*mine, *(w.id for w in watched.values())] if job in jobs and jobs[job].alive]
+    slurm.cancel(alive)
+    return alive
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cluster.cancel", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="a sweep's run folder, such as runs/branch_location")
+    args = parser.parse_args(argv)
+    try:
+        ended = cancel(args.runs)
+    except (OSError, ValueError, slurm.Silent) as error:
+        print(f"cancel: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(ended)} jobs ended{': ' + ', '.join(ended) if ended else ''}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""The driver on Slurm: what is checked and shown before anything is queued, and the driver as a small job of its own.
+
+The driver is `launch.py ... driver=here` in a job of one or two cores: it runs Ray Tune and the broker, and trains
+nothing. All its state lies in the sweep's folder, so that a driver that is queued again, or started by hand after it
+died, goes on.
+"""
+
+import getpass
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import slurm, submission
+from cluster.broker import Broker
+from cluster.executors import ENVIRONMENT
+from cluster.folds import Configuration
+from cluster.settings import Site
+from data_prep.files import write_text
+
+CPUS = 2
+SIGNAL_BEFORE_END_S = 120
+STEP_S = 1.0
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the folds still to train may cost."""
+
+    folds: int
+    gpus: int
+    """of one fold"""
+    hours: float
+    """of one fold, at most"""
+    source: str
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.folds * max(self.gpus, 1) * self.hours
+
+    def __str__(self) -> str:
+        unit = "GPU hours" if self.gpus else "hours of CPU jobs"
+        return f"{self.folds} folds to train, at most {self.gpu_hours:.1f} {unit} ({self.source})"
+
+
+def price(configurations: Sequence[Configuration], site: Site) -> Price:
+    """The upper bound that the time limit gives."""
+    folds = sum(run.outcome() != "DONE" for c in configurations for run in c.runs)
+    gpus = site.nodes * site.gpus_per_node
+    return Price(folds, gpus, site.time_min / 60, f"the time limit of {site.time_min} minutes for each of them")
+
+
+def plan(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path) -> str:
+    """What would be queued, in Slurm's own words where it answers. ValueError says why it never could run."""
+    left = [c for c in configurations if not c.done()]
+    lines = [str(price(configurations, site))]
+    for c in left:
+        folds = [k for k, run in enumerate(c.runs) if run.outcome() != "DONE"]
+        lines.append(f"  {c.name}: folds {', '.join(map(str, folds))}")
+    if left:
+        script = submission.shape(site, sweep, sweep_folder, sweep_folder / "code", left[0].name).script(
+            len(left[0].runs)
+        )
+        lines += ["", f"sbatch text of {left[0].name} (the others differ in its name):", "", script]
+        lines.append(f"Slurm says: {_tested(script, sweep_folder)}")
+    return "\n".join(lines)
+
+
+def check(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path) -> None:
+    """ValueError, before anything is queued, where there is no Slurm or it would never run the folds' jobs."""
+    if not slurm.there():
+        raise ValueError("site=slurm: no Slurm on this machine (sbatch is not found); use site=local, or a login node")
+    if left := [c for c in configurations if not c.done()]:
+        _tested(
+            submission.shape(site, sweep, sweep_folder, sweep_folder / "code", left[0].name).script(len(left[0].runs)),
+            sweep_folder,
+        )
+
+
+def _tested(script: str, sweep_folder: Path) -> str:
+    path = sweep_folder / ".plan.sh"
+    write_text(path, script)
+    try:
+        return slurm.test_only(path)
+    except ValueError as error:
+        raise ValueError(f"Slurm would never run the folds' jobs: {error}") from None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def submit(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path) -> tuple[str, bool]:
+    """Queue the driver's job; its id, and whether it was there already."""
+    kept = sweep_folder / "driver.json"
+    if kept.exists():
+        before = str(json.loads(kept.read_text())["job"])
+        known = slurm.jobs().get(before)
+        if known and known.alive:
+            return before, True
+    code = submission.snapshot(sweep_folder)
+    script = sweep_folder / "driver.sh"
+    write_text(script, script_text(argv, site, sweep, sweep_folder, code), private=True)
+    try:
+        job = slurm.queue(script)
+    except ValueError as error:
+        asked = {"driver_time_min": site.driver_time_min, "driver_mem_gb": site.driver_mem_gb, "cores": CPUS}
+        limit = ", ".join(f"{key} {value}" for key, value in asked.items())
+        raise ValueError(f"Slurm refuses the driver's job: {error} ({limit})") from None
+    write_text(kept, json.dumps({"job": job}) + "\n")
+    return job, False
+
+
+def script_text(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path, code: Path) -> str:
+    """The driver's sbatch script."""
+    options = {
+        "job-name": f"bp-{sweep}-driver",
+        "comment": f"branchpoint sweep={sweep} driver owner={getpass.getuser()} {site.comment}".strip(),
+        "output": str(sweep_folder / "driver.log"),
+        "open-mode": "append",
+        "nodes": "1",
+        "ntasks": "1",
+        "cpus-per-task": str(CPUS),
+        "mem": f"{round(site.driver_mem_gb * 1024)}MB",
+        "time": str(site.driver_time_min),
+        "signal": f"B:USR2@{SIGNAL_BEFORE_END_S}",
+        "chdir": str(Path.cwd()),
+    }
+    options |= {key: str(value) for key in ("partition", "account", "qos") if (value := getattr(site, key))}
+    lines = [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in options.items()]
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in ENVIRONMENT.items()]
+    call = [sys.executable, "-u", str(code / "cluster" / "launch.py"), *argv, "driver=here", "yes=true"]
+    setup = ["umask 077", *site.setup, *exports, f"export PYTHONPATH={shlex.quote(str(code))}"]
+    return "\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", *setup, f"exec {shlex.join(call)}", ""])
+
+
+@contextmanager
+def brokering(site: Site, sweep: str, sweep_folder: Path) -> Iterator[Broker]:
+    """A broker at work beside the search, in a thread of this process."""
+    own = slurm.leave_job()
+    if own:
+        signal.signal(signal.SIGUSR2, lambda *_: _again(own))
+    broker = Broker(site, sweep, sweep_folder, submission.snapshot(sweep_folder))
+    stop = threading.Event()
+    thread = threading.Thread(target=_work, args=(broker, stop), daemon=True)
+    thread.start()
+    try:
+        yield broker
+    finally:
+        stop.set()
+        thread.join(timeout=2 * slurm.LONGEST_S)
+
+
+def _work(broker: Broker, stop: threading.Event) -> None:
+    while not stop.wait(STEP_S):
+        try:
+            broker.step()
+        except slurm.Silent as error:
+            print(f"driver: {error}; asking again later", file=sys.stderr, flush=True)
+            time.sleep(STEP_S)
+        except Exception as error:  # a full disk, for a moment; what is due is tried again
+            print(f"driver: {type(error).__name__}: {error}; trying again", file=sys.stderr, flush=True)
+            time.sleep(10 * STEP_S)
+
+
+def _again(own: str) -> None:
+    """The driver's time limit is near: queue it again, and end."""
+    print("driver: near its time limit, queued again", flush=True)
+    slurm.requeue(own)
+    os._exit(0)

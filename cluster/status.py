@@ -1,0 +1,154 @@
+"""What became of a sweep: every fold of every configuration, on Slurm or on this machine.
+
+    python -m cluster.status RUNS [--watch]     # RUNS: a sweep's folder, such as runs/branch_location
+
+Read from the run folders; where the sweep runs on Slurm one question (squeue) for all of its jobs says what waits and
+why. Exit status: 0, or 2 for bad input.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster import broker, slurm
+from cluster.broker import Watched
+from cluster.slurm import Job
+from mtl.runfolder import RunFolder
+
+WATCH_S = 60.0
+"""between two questions to Slurm; the run folders are read as often"""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One line of the status."""
+
+    configuration: str
+    number: int
+    state: str
+    """done, failed, stopped, runs, waits, lost (begun, and no job has it) or new"""
+    told: str
+    seconds_left: float | None = None
+
+
+def folds(sweep_folder: Path, watched: Mapping[str, Watched], jobs: Mapping[str, Job]) -> list[Fold]:
+    """Every fold that has begun or was queued."""
+    begun = {str(path.parent) for path in sweep_folder.glob("*/fold_*/config.yaml")}
+    made = []
+    for folder in sorted(begun | watched.keys()):
+        run = RunFolder(Path(folder))
+        made.append(_fold(run, watched.get(folder), jobs))
+    return sorted(made, key=lambda fold: (fold.configuration, fold.number))
+
+
+def _fold(run: RunFolder, watched: Watched | None, jobs: Mapping[str, Job]) -> Fold:
+    configuration, number = run.path.parent.name, int(run.path.name.removeprefix("fold_"))
+    outcome, records = run.outcome(), run.epochs()
+    if outcome == "DONE":
+        facts = run.facts()
+        return Fold(configuration, number, "done", f"Dice {facts['dice_val']:.3f} in epoch {facts['best_epoch']}")
+    if outcome:
+        return Fold(configuration, number, outcome.lower(), (run.reason().splitlines() or [""])[0])
+    wanted = watched.fold["config"]["train"]["epochs"] if watched else _epochs_wanted(run)
+    so_far = f"epoch {len(records)} of {wanted}"
+    job = jobs.get(watched.id) if watched else None
+    queued = f", queued {watched.queued} times" if watched and watched.queued > 1 else ""
+    if job and job.waits:
+        return Fold(configuration, number, "waits", f"job {job.id} ({job.reason}){queued}; {so_far}")
+    if job and job.alive:
+        pace, left = _pace(records, wanted)
+        return Fold(configuration, number, "runs", f"job {job.id} on {job.nodes}{queued}; {so_far}{pace}", left)
+    if watched:
+        return Fold(configuration, number, "lost", f"job {watched.id} was {watched.state}; {so_far}")
+    return Fold(configuration, number, "runs" if records else "new", so_far, _pace(records, wanted)[1])
+
+
+def _epochs_wanted(run: RunFolder) -> int:
+    return int(yaml.safe_load((run.path / "config.yaml").read_text())["train"]["epochs"])
+
+
+def _pace(records: Sequence[Mapping[str, Any]], wanted: int) -> tuple[str, float | None]:
+    if not records:
+        return "", None
+    seconds = statistics.median(record["seconds"] for record in records)
+    left = seconds * (wanted - len(records))
+    return f", {seconds:.3g} s each, {_spelled(left)} left", left
+
+
+def _spelled(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+
+
+def report(sweep_folder: Path) -> str:
+    """The status as text. ValueError where the folder holds no sweep."""
+    if not sweep_folder.is_dir():
+        raise ValueError(f"{sweep_folder}: no such folder; wanted a sweep's run folder, such as runs/branch_location")
+    sweep_folder = sweep_folder.resolve()
+    watched, bad_nodes = broker.read(sweep_folder)
+    if not watched and not any(sweep_folder.glob("*/fold_*")):
+        inside = sorted(path.name for path in sweep_folder.iterdir() if any(path.glob("*/fold_*")))
+        what = f"name one of the sweeps in it: {', '.join(inside)}" if inside else "no fold has begun"
+        raise ValueError(f"{sweep_folder}: not a sweep's folder; {what}")
+    jobs, silent = _jobs(watched)
+    lines = _lines(folds(sweep_folder, watched, jobs))
+    if silent:
+        lines.append(silent)
+    if bad_nodes:
+        lines.append(f"nodes that failed in this sweep and are left out: {', '.join(bad_nodes)}")
+    if watched and (hours := slurm.gpu_hours(w.id for w in watched.values())):
+        lines.append(f"GPU hours used (sacct): {hours:.2f}")
+    return "\n".join(lines)
+
+
+def _jobs(watched: Mapping[str, Watched]) -> tuple[dict[str, Job], str]:
+    if not any(RunFolder(Path(folder)).outcome() is None for folder in watched):
+        return {}, ""
+    try:
+        return slurm.jobs(), ""
+    except (slurm.Silent, ValueError, OSError) as error:
+        return {}, f"Slurm does not answer ({error}): what waits and what runs is not known now"
+
+
+def _lines(made: Sequence[Fold]) -> list[str]:
+    counts = Counter(fold.state for fold in made)
+    width = max(len(fold.configuration) for fold in made)
+    lines = [f"{fold.configuration:<{width}}  {fold.number:>4}  {fold.state:<7}  {fold.told}" for fold in made]
+    head = f"{'configuration':<{width}}  fold  state    what"
+    total = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return [head, "-" * len(head), *lines, "", f"{len(made)} folds: {total}"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cluster.status", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="a sweep's run folder, such as runs/branch_location")
+    parser.add_argument("--watch", action="store_true", help=f"again every {WATCH_S:g} s, until interrupted")
+    args = parser.parse_args(argv)
+    try:
+        print(report(args.runs), flush=True)
+        while args.watch:
+            time.sleep(WATCH_S)
+            print(f"\n{time.strftime('%H:%M:%S')}\n{report(args.runs)}", flush=True)
+    except (OSError, ValueError) as error:
+        print(f"status: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
