@@ -5,10 +5,10 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.branchpoint
 ARGS ?=
 
-.PHONY: help setup sweep test lint bench
+.PHONY: help setup sweep test test-slurm lint bench
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
 
 setup: $(READY) ## install everything into VENV (default .venv), and nothing else
 
@@ -22,6 +22,9 @@ sweep: setup ## the main job on this machine; make sweep ARGS="train.epochs=2" h
 
 test: setup ## all tests (no Slurm, database server or browser)
 	$(RUN) -m pytest $(ARGS)
+
+test-slurm: setup ## the tests on a real Slurm cluster that they bring up (root, Linux, Debian's Slurm)
+	$(RUN) -m pytest tests/slurm $(ARGS)
 
 lint: setup ## style and types
 	$(RUN) -m ruff check .

@@ -62,7 +62,7 @@ class Broker:
         self.site, self.sweep, self.folder, self.code, self._now = site, sweep, sweep_folder, code, now
         self._requests = make_private(sweep_folder / "requests")
         self._path = sweep_folder / "jobs.json"
-        self.watched, self.bad_nodes = read(sweep_folder)
+        self.watched, self.bad_nodes, self._queuing = read(sweep_folder)
         self._asked, self._interval = -1e9, site.poll_s
         self._queued_at: dict[str, float] = {}
         self.questions = 0
@@ -70,6 +70,8 @@ class Broker:
 
     def step(self) -> None:
         """Queue what was asked for; ask Slurm where that is due."""
+        if self._queuing:
+            self._adopt(*self._queuing)
         for request in sorted(self._requests.glob("*.json")):
             self._queue(request)
         if self._open() and self._now() - self._asked >= self._interval:
@@ -80,9 +82,11 @@ class Broker:
         return [w for w in self.watched.values() if w.run.outcome() not in ("DONE", "FAILED", "STOPPED")]
 
     def _queue(self, request: Path) -> None:
-        """One array for the folds of a request that no job runs already."""
+        """One array for the folds of a request that no job runs already, such as one of a driver before this."""
         wanted = [FoldJob(**job) for job in json.loads(request.read_text())]
-        alive = {w.fold["folder"] for w in self._open()}
+        known = [self.watched[job.folder] for job in wanted if job.folder in self.watched]
+        found = slurm.jobs() if known else {}
+        alive = {w.fold["folder"] for w in known if w.id in found and found[w.id].alive}
         missing = [job for job in wanted if job.folder not in alive]
         if missing:
             self._submit(request.stem, missing)
@@ -90,12 +94,32 @@ class Broker:
 
     def _submit(self, configuration: str, folds: Sequence[FoldJob]) -> None:
         shape = submission.shape(self.site, self.sweep, self.folder, self.code, configuration, self.bad_nodes)
+        self._queuing = (configuration, [asdict(fold) for fold in folds])
+        self._write()  # killed between sbatch and the next line, the driver's successor finds them by their name
         try:
             ids = submission.submit(shape, folds)
         except ValueError as error:
             for fold in folds:
                 RunFolder(Path(fold.folder)).finish("FAILED", str(error))
+            self._queuing = None
+            self._write()
             return
+        self._take(configuration, folds, ids)
+
+    def _adopt(self, configuration: str, folds: Sequence[dict[str, Any]]) -> None:
+        """Jobs that a killed driver queued and did not write down: those of this name that nobody has."""
+        shape = submission.shape(self.site, self.sweep, self.folder, self.code, configuration)
+        mine = {w.id for w in self.watched.values()}
+        found = [j.id for j in slurm.jobs().values() if j.name == shape.name and j.alive and j.id not in mine]
+        last = max((job.partition("_")[0] for job in found), key=int, default="")
+        ids = {
+            place: job for job in found if job.partition("_")[0] == last for place in [int(job.partition("_")[2] or 0)]
+        }
+        there = [(FoldJob(**fold), ids[place]) for place, fold in enumerate(folds) if place in ids]
+        self._take(configuration, [fold for fold, _ in there], {fold.number: job for fold, job in there})
+
+    def _take(self, configuration: str, folds: Sequence[FoldJob], ids: dict[int, str]) -> None:
+        """These folds are run by these jobs."""
         for fold in folds:
             before = self.watched.get(fold.folder)
             again = Watched(asdict(fold), configuration, ids[fold.number])
@@ -103,6 +127,7 @@ class Broker:
                 again.queued, again.past = before.queued + 1, [*before.past, f"{before.id} {before.state}"]
             self.watched[fold.folder] = again
             self._queued_at[again.id] = self._now()
+        self._queuing = None
         self._write()
 
     def _look(self) -> None:
@@ -157,17 +182,28 @@ class Broker:
         slurm.cancel(sorted({w.id for w in self._open()}))
 
     def _write(self) -> None:
-        kept = {"jobs": [asdict(w) for w in self.watched.values()], "bad_nodes": self.bad_nodes}
+        jobs = [asdict(w) for w in self.watched.values()]
+        kept = {"jobs": jobs, "bad_nodes": self.bad_nodes, "queuing": self._queuing}
         write_text(self._path, json.dumps(kept, indent=1) + "\n")
 
 
-def read(sweep_folder: Path) -> tuple[dict[str, Watched], list[str]]:
-    """Fold's folder -> its job, and the nodes that failed, as the broker last knew them; empty without a broker."""
+Queuing = tuple[str, list[dict[str, Any]]]
+"""A configuration and its folds, while they are being queued."""
+
+
+def read(sweep_folder: Path) -> tuple[dict[str, Watched], list[str], Queuing | None]:
+    """Fold's folder -> its job, the nodes that failed, and what was just being queued, as the broker last knew them;
+    empty without a broker."""
     path = sweep_folder / "jobs.json"
     if not path.exists():
-        return {}, []
+        return {}, [], None
     kept = json.loads(path.read_text())
-    return {w["fold"]["folder"]: Watched(**w) for w in kept["jobs"]}, kept["bad_nodes"]
+    queuing = kept["queuing"]
+    return (
+        {w["fold"]["folder"]: Watched(**w) for w in kept["jobs"]},
+        kept["bad_nodes"],
+        (queuing[0], queuing[1]) if queuing else None,
+    )
 
 
 @dataclass(frozen=True)

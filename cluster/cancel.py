@@ -15,7 +15,7 @@ from cluster import broker, slurm
 
 def cancel(sweep_folder: Path) -> list[str]:
     """The ids of the jobs that were ended. ValueError where the folder holds no sweep that ran on Slurm."""
-    watched, _ = broker.read(sweep_folder)
+    watched, _, _ = broker.read(sweep_folder)
     kept = sweep_folder / "driver.json"
     if not watched and not kept.exists():
         raise ValueError(

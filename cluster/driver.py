@@ -13,10 +13,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cluster import slurm, submission
 from cluster.broker import Broker
@@ -24,6 +27,7 @@ from cluster.executors import ENVIRONMENT
 from cluster.folds import Configuration
 from cluster.settings import Site
 from data_prep.files import write_text
+from mtl.runfolder import RunFolder
 
 CPUS = 2
 SIGNAL_BEFORE_END_S = 120
@@ -37,24 +41,61 @@ class Price:
     folds: int
     gpus: int
     """of one fold"""
-    hours: float
-    """of one fold, at most"""
+    low_h: float
+    """of all folds together"""
+    high_h: float
     source: str
 
     @property
     def gpu_hours(self) -> float:
-        return self.folds * max(self.gpus, 1) * self.hours
+        """At most, as far as is known."""
+        return self.high_h * max(self.gpus, 1)
 
     def __str__(self) -> str:
         unit = "GPU hours" if self.gpus else "hours of CPU jobs"
-        return f"{self.folds} folds to train, at most {self.gpu_hours:.1f} {unit} ({self.source})"
+        factor = max(self.gpus, 1)
+        low, high = self.low_h * factor, self.high_h * factor
+        span = f"at most {high:.1f}" if low == 0 else f"{low:.2f} to {high:.2f}"
+        return f"{self.folds} folds to train, {span} {unit} ({self.source})"
 
 
 def price(configurations: Sequence[Configuration], site: Site) -> Price:
-    """The upper bound that the time limit gives."""
-    folds = sum(run.outcome() != "DONE" for c in configurations for run in c.runs)
+    """From the seconds of earlier epochs of the same shape where there are any, else what the time limit allows."""
+    left = [(c, run) for c in configurations for run in c.runs if run.outcome() != "DONE"]
     gpus = site.nodes * site.gpus_per_node
-    return Price(folds, gpus, site.time_min / 60, f"the time limit of {site.time_min} minutes for each of them")
+    runs = configurations[0].folder.parent.parent
+    seconds = _earlier_epochs(runs)
+    if left and all(_kind(c.config) in seconds for c, _ in left):
+        epochs = [(c.epochs - len(run.epochs()), seconds[_kind(c.config)]) for c, run in left]
+        low_h, high_h = (sum(n * end(s) for n, s in epochs) / 3600 for end in (min, max))
+        return Price(len(left), gpus, low_h, high_h, f"from the epochs of earlier runs in {runs}")
+    source = f"the time limit of {site.time_min} minutes for each of them"
+    return Price(len(left), gpus, 0.0, len(left) * site.time_min / 60, source)
+
+
+def _earlier_epochs(runs: Path) -> dict[str, list[float]]:
+    """Seconds of the epochs that were trained here, by what decides them."""
+    found: dict[str, list[float]] = {}
+    for path in runs.glob("*/*/fold_*/config.yaml"):
+        run = RunFolder(path.parent)
+        if records := run.epochs():
+            config = yaml.safe_load(path.read_text())
+            found.setdefault(_kind(config), []).extend(record["seconds"] for record in records)
+    return found
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """What decides the seconds of an epoch, on one kind of machine."""
+    train = {key: value for key, value in config["train"].items() if key not in ("epochs", "seed")}
+    return repr(
+        (
+            config["data_digest"],
+            sorted(config["model"].items()),
+            sorted(train.items()),
+            config["protocol"]["selection"],
+            config["protocol"]["train_fraction"],
+        )
+    )
 
 
 def plan(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path) -> str:

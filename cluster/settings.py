@@ -270,6 +270,8 @@ def _unlocked(node: Any) -> Any:
     """A frozen dataclass's node refuses overrides (omegaconf #1102): it is unlocked here, frozen again after."""
     if isinstance(node, DictConfig):
         node._set_flag("readonly", None)
+        if node._metadata.object_type is dict:  # such as site.sbatch: keys of the user's own
+            node._set_flag("struct", False)
         for key in node:
             _unlocked(node._get_node(key))
     return node

@@ -33,6 +33,7 @@ class Job:
     """why it waits"""
     nodes: str = ""
     elapsed: str = ""
+    name: str = ""
 
     @property
     def waits(self) -> bool:
@@ -87,7 +88,7 @@ def ask(*command: str, merged: bool = False) -> str:
 def jobs() -> dict[str, Job]:
     """Every job of this user that Slurm still knows, by id: one query, however many there are."""
     text = ask(
-        "squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%M"
+        "squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%M|%j"
     )
     return {job.id: job for job in map(_read, text.splitlines()) if job}
 
@@ -150,8 +151,8 @@ def cancel(ids: Sequence[str]) -> None:
 
 
 def _read(line: str) -> Job | None:
-    parts = line.strip().split("|")
-    return Job(parts[0], _bare(parts[1]), *parts[2:5]) if len(parts) == 5 else None
+    parts = line.strip().split("|", 5)
+    return Job(parts[0], _bare(parts[1]), *parts[2:6]) if len(parts) == 6 else None
 
 
 def _bare(state: str) -> str:

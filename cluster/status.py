@@ -7,6 +7,7 @@ why. Exit status: 0, or 2 for bad input.
 """
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -98,13 +99,18 @@ def report(sweep_folder: Path) -> str:
     if not sweep_folder.is_dir():
         raise ValueError(f"{sweep_folder}: no such folder; wanted a sweep's run folder, such as runs/branch_location")
     sweep_folder = sweep_folder.resolve()
-    watched, bad_nodes = broker.read(sweep_folder)
-    if not watched and not any(sweep_folder.glob("*/fold_*")):
+    watched, bad_nodes, _ = broker.read(sweep_folder)
+    if not watched and not _driver(sweep_folder) and not any(sweep_folder.glob("*/fold_*")):
         inside = sorted(path.name for path in sweep_folder.iterdir() if any(path.glob("*/fold_*")))
         what = f"name one of the sweeps in it: {', '.join(inside)}" if inside else "no fold has begun"
         raise ValueError(f"{sweep_folder}: not a sweep's folder; {what}")
-    jobs, silent = _jobs(watched)
+    driver = _driver(sweep_folder)
+    jobs, silent = _jobs(watched, driver)
     lines = _lines(folds(sweep_folder, watched, jobs))
+    if driver and not silent:
+        job = jobs.get(driver)
+        state = f"{job.state} {job.nodes or job.reason}".strip() if job else "has ended"
+        lines.append(f"driver: job {driver} {state}; log: {sweep_folder / 'driver.log'}")
     if silent:
         lines.append(silent)
     if bad_nodes:
@@ -114,8 +120,15 @@ def report(sweep_folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _jobs(watched: Mapping[str, Watched]) -> tuple[dict[str, Job], str]:
-    if not any(RunFolder(Path(folder)).outcome() is None for folder in watched):
+def _driver(sweep_folder: Path) -> str | None:
+    """The id of its job."""
+    kept = sweep_folder / "driver.json"
+    return str(json.loads(kept.read_text())["job"]) if kept.exists() else None
+
+
+def _jobs(watched: Mapping[str, Watched], driver: str | None) -> tuple[dict[str, Job], str]:
+    """What Slurm knows, and what to say where it does not answer. It is asked only where something may be going on."""
+    if not driver and not any(RunFolder(Path(folder)).outcome() is None for folder in watched):
         return {}, ""
     try:
         return slurm.jobs(), ""
@@ -125,7 +138,7 @@ def _jobs(watched: Mapping[str, Watched]) -> tuple[dict[str, Job], str]:
 
 def _lines(made: Sequence[Fold]) -> list[str]:
     counts = Counter(fold.state for fold in made)
-    width = max(len(fold.configuration) for fold in made)
+    width = max([len(fold.configuration) for fold in made], default=len("configuration"))
     lines = [f"{fold.configuration:<{width}}  {fold.number:>4}  {fold.state:<7}  {fold.told}" for fold in made]
     head = f"{'configuration':<{width}}  fold  state    what"
     total = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))

@@ -6,6 +6,7 @@ anyone runs the same call again, which goes on from the fold's last.pt.
 
 import getpass
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -30,13 +31,19 @@ class SlurmFold:
     """What a rank of a fold's job runs."""
 
     job: FoldJob
+    requeues: int
+    """how often its job may be queued again"""
 
     def __call__(self) -> None:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        run_fold(self.job)
         run = RunFolder(Path(self.job.folder))
+        again = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if again > self.requeues:  # an epoch that is longer than the job's time would begin again for ever
+            run.finish("FAILED", f"queued again {again} times, more than site.requeues={self.requeues}: give more time")
+        else:
+            run_fold(self.job)
         if run.outcome() != "DONE":  # a failed fold must not read as completed in the accounting
             raise RuntimeError(run.reason() or "the fold did not end")
 
@@ -127,7 +134,7 @@ def submit(shape: Shape, folds: Sequence[FoldJob]) -> dict[int, str]:
     executor = shape.executor()
     try:
         with executor.batch():
-            jobs = [executor.submit(SlurmFold(fold)) for fold in folds]
+            jobs = [executor.submit(SlurmFold(fold, shape.site.requeues)) for fold in folds]
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
         raise ValueError(f"sbatch: {_last_line(error)}") from None
     return {fold.number: str(job.job_id) for fold, job in zip(folds, jobs, strict=True)}

@@ -14,7 +14,7 @@ from cluster.settings import Site
 from cluster.slurm import Job
 from cluster.worker import FoldJob
 from data_prep.files import make_private
-from mtl.config import Config
+from mtl.config import Config, Model, fold_dict
 from mtl.runfolder import RunFolder
 
 SITE = Site(kind="slurm", gpus_per_node=0, poll_s=60, requeues=2)
@@ -92,9 +92,9 @@ def test_a_job_hands_nothing_of_its_own_on(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("line", "job"),
     [
-        ("12_3|RUNNING|None|n1|4:05", Job("12_3", "RUNNING", "None", "n1", "4:05")),
-        ("12|CANCELLED by 0|None||0:00", Job("12", "CANCELLED", "None", "", "0:00")),
-        ("9_0|PENDING|Resources||0:00", Job("9_0", "PENDING", "Resources", "", "0:00")),
+        ("12_3|RUNNING|None|n1|4:05|a|b", Job("12_3", "RUNNING", "None", "n1", "4:05", "a|b")),
+        ("12|CANCELLED by 0|None||0:00|", Job("12", "CANCELLED", "None", "", "0:00")),
+        ("9_0|PENDING|Resources||0:00|", Job("9_0", "PENDING", "Resources", "", "0:00")),
         ("nonsense", None),
     ],
 )
@@ -111,8 +111,8 @@ def test_a_client_that_does_not_answer_is_silent_and_one_that_refuses_says_why(c
     (client / "squeue").write_text("#!/bin/sh\necho 'squeue: error: Invalid user: x' >&2\nexit 1\n")
     with pytest.raises(ValueError, match=r"^squeue: Invalid user: x$"):
         slurm.jobs()
-    (client / "squeue").write_text("#!/bin/sh\necho '5_0|RUNNING|None|n1|0:01'\n")
-    assert slurm.jobs() == {"5_0": Job("5_0", "RUNNING", "None", "n1", "0:01")}
+    (client / "squeue").write_text("#!/bin/sh\necho '5_0|RUNNING|None|n1|0:01|x'\n")
+    assert slurm.jobs() == {"5_0": Job("5_0", "RUNNING", "None", "n1", "0:01", "x")}
 
 
 @pytest.mark.parametrize(
@@ -125,13 +125,17 @@ def test_gpu_hours_are_those_of_every_incarnation(client: Path, recorded: str, h
     assert slurm.gpu_hours(["3_0", "3_1"]) == hours
 
 
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
 class Machine:
     """Slurm as the broker sees it: ids that it gives, states that a test sets; and a clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.states: dict[str, Job] = {}
         self.arrays: list[tuple[list[int], tuple[str, ...]]] = []
-        self.time, self.silent, self.questions = 0.0, False, 0
+        self.time, self.silent, self.dies, self.questions = 0.0, False, False, 0
         monkeypatch.setattr(submission, "submit", self.submit)
         monkeypatch.setattr(slurm, "jobs", self.jobs)
         monkeypatch.setattr(slurm, "ended", lambda ids: {})
@@ -139,7 +143,9 @@ class Machine:
     def submit(self, shape: submission.Shape, folds: list[FoldJob]) -> dict[int, str]:
         self.arrays.append(([fold.number for fold in folds], shape.exclude))
         ids = {fold.number: f"{len(self.arrays)}_{place}" for place, fold in enumerate(folds)}
-        self.states |= {i: Job(i, "PENDING", "Priority") for i in ids.values()}
+        self.states |= {i: Job(i, "PENDING", "Priority", name=shape.name) for i in ids.values()}
+        if self.dies:
+            raise Killed
         return ids
 
     def jobs(self) -> dict[str, Job]:
@@ -253,6 +259,39 @@ def test_a_new_broker_knows_the_jobs_of_the_one_before(
     assert not list((tmp_path / "sweep" / "requests").iterdir())
 
 
+def test_killed_right_after_sbatch_its_successor_finds_the_jobs(
+    machine: Machine, folds: list[FoldJob], tmp_path: Path
+) -> None:
+    machine.dies = True
+    one = Broker(SITE, "s", tmp_path / "sweep", tmp_path / "code", now=lambda: machine.time)
+    broker.Place(str(tmp_path / "sweep")).start("c", folds)
+    with pytest.raises(Killed):
+        one.step()
+    machine.dies = False
+    other = Broker(SITE, "s", tmp_path / "sweep", tmp_path / "code", now=lambda: machine.time)
+    other.step()
+    assert len(machine.arrays) == 1
+    assert {Path(w.fold["folder"]).name: w.id for w in other.watched.values()} == {
+        "fold_0": "1_0", "fold_1": "1_1", "fold_2": "1_2"
+    }  # fmt: skip
+
+
+def test_killed_right_before_sbatch_its_successor_queues_them(
+    machine: Machine, folds: list[FoldJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise Killed
+
+    one = Broker(SITE, "s", tmp_path / "sweep", tmp_path / "code", now=lambda: machine.time)
+    broker.Place(str(tmp_path / "sweep")).start("c", folds)
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "submit", kill)
+        with pytest.raises(Killed):
+            one.step()
+    Broker(SITE, "s", tmp_path / "sweep", tmp_path / "code", now=lambda: machine.time).step()
+    assert [numbers for numbers, _ in machine.arrays] == [[0, 1, 2]]
+
+
 def test_a_refused_submission_fails_the_folds_in_slurms_words(
     machine: Machine, folds: list[FoldJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +303,27 @@ def test_a_refused_submission_fails_the_folds_in_slurms_words(
     broker.Place(str(tmp_path / "sweep")).start("c", folds)
     one.step()
     assert {run_of(fold).reason() for fold in folds} == {"sbatch: Invalid account"}
+
+
+def test_a_fold_that_was_queued_again_too_often_fails_and_says_so(
+    folds: list[FoldJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n1",
+        "SLURM_RESTART_COUNT": "3",
+    }
+    for key, value in {**environment, "RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "", "MASTER_PORT": "29501"}.items():
+        monkeypatch.setenv(key, value)
+    for key in ("MASTER_ADDR", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(key, "")
+    with pytest.raises(RuntimeError, match=r"queued again 3 times, more than site.requeues=2: give more time"):
+        submission.SlurmFold(folds[0], requeues=2)()
+    assert run_of(folds[0]).outcome() == "FAILED"
+    assert submission.SlurmFold(folds[0], requeues=2).checkpoint().function == submission.SlurmFold(
+        folds[0], requeues=2
+    )
 
 
 def test_the_snapshot_is_this_code_once_per_content(tmp_path: Path) -> None:
@@ -291,6 +351,10 @@ def test_status_tells_every_fold_and_the_queue(made: Broker, machine: Machine, f
     ]
     text = status.report(made.folder)
     assert "3 folds: 1 failed, 1 runs, 1 waits" in text
+    (made.folder / "driver.json").write_text(json.dumps({"job": "99"}))
+    assert "driver: job 99 has ended; log: " in status.report(made.folder)
+    machine.set("99", "RUNNING", "n3")
+    assert "driver: job 99 RUNNING n3; log: " in status.report(made.folder)
     machine.silent = True
     assert "Slurm does not answer (squeue: no answer)" in status.report(made.folder)
 
@@ -322,6 +386,24 @@ def test_cancel_ends_the_driver_first_and_what_is_alive(
     assert cancel.main([str(made.folder.parent)]) == 2
 
 
+def test_the_price_is_the_time_limit_until_there_are_epochs_to_go_by(tmp_path: Path, config: Config) -> None:
+    folder = make_private(tmp_path / "runs" / "sweep" / "c")
+    one = Configuration("c", {}, asdict(config), folder)
+    site = replace(SITE, gpus_per_node=2, nodes=2, time_min=90)
+    first = driver.price([one], site)
+    assert first.gpu_hours == 5 * 4 * 1.5
+    assert str(first) == "5 folds to train, at most 30.0 GPU hours (the time limit of 90 minutes for each of them)"
+    one.runs[0].prepare(fold_dict(one.config, 0))
+    one.runs[0].write_epochs([{"epoch": 1, "seconds": 36.0}, {"epoch": 2, "seconds": 72.0}])
+    later = driver.price([one], site)  # 4 folds of 3 epochs and one of 1 left: 13 epochs
+    assert (later.low_h, later.high_h) == pytest.approx((13 * 36 / 3600, 13 * 72 / 3600))
+    assert str(later).startswith("5 folds to train, 0.52 to 1.04 GPU hours (from the epochs of earlier runs in ")
+    other = Configuration("d", {}, asdict(replace(config, model=Model(width=4))), make_private(folder.parent / "d"))
+    assert "the time limit" in str(driver.price([one, other], site))
+    one.runs[0].finish("DONE", "all epochs trained")
+    assert driver.price([one], site).folds == 4
+
+
 def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     one = Configuration("c", {}, asdict(config), tmp_path / "c")
@@ -344,3 +426,17 @@ def test_a_wrong_site_setting_is_named(setting: str, told: str, monkeypatch: pyt
     with pytest.raises(ValueError, match=told):
         launch.compose(["sweep=paper", "site=slurm", setting])
     assert settings.choices("site") == ["local", "slurm"]
+
+
+def test_options_of_the_users_own_reach_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cluster import launch
+
+    monkeypatch.setattr("sys.argv", ["launch.py"])
+    given = ["sweep=paper", "site=slurm", "site.sbatch={reservation:r1,signal:CONT@1}", "site.setup=[module load a/1]"]
+    request = launch.compose(given)
+    assert request is not None
+    assert request.settings.site.sbatch == {"reservation": "r1", "signal": "CONT@1"}
+    script = submission.shape(request.settings.site, "paper", tmp_path, tmp_path / "code", "c").script(2)
+    assert options(script)["reservation"] == "r1"
+    assert options(script)["signal"] == "CONT@1"
+    assert "module load a/1" in script.splitlines()

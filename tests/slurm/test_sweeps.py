@@ -1,0 +1,151 @@
+"""A sweep on a real Slurm ends with the numbers of an undisturbed one, whatever happens to it on the way."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.sweeps import JOBS, Sweep
+from tests.slurm.testbed import Cluster
+
+Numbers = list[list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cluster: Cluster) -> Numbers:
+    """Of the same sweep on this machine, without Slurm."""
+    local = Sweep(cluster, cluster.folder / "local", "site=local", "yes=true")
+    done = local.run()
+    assert done.returncode == 0, done.stderr
+    return local.numbers()
+
+
+@pytest.fixture
+def sweep(cluster: Cluster, tmp_path: Path, restored: None) -> Iterator[Sweep]:
+    """Its driver in the foreground."""
+    made = Sweep(cluster, tmp_path / "runs", *JOBS, "driver=here")
+    yield made
+    if made.process and made.process.poll() is None:
+        made.kill()
+
+
+def test_undisturbed_it_takes_one_sbatch_and_ends_with_the_same_numbers(sweep: Sweep, undisturbed: Numbers) -> None:
+    assert sweep.start().wait() == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+    assert len({job.partition("_")[0] for job in sweep.ids().values()}) == 1  # one array
+    assert sweep.run("driver=here").returncode == 0  # again: nothing to train
+    assert sweep.folder.stat().st_mode & 0o077 == 0
+
+
+def test_each_fold_with_a_fate_of_its_own(sweep: Sweep, cluster: Cluster, undisturbed: Numbers) -> None:
+    """Requeued by somebody; warned by the signal before its end; over its time without a warning; left alone."""
+    sweep.settings = (*sweep.settings, "site.sbatch={signal:CONT@1}")  # so that the one over its time is not warned
+    sweep.start().until(lambda: all(len(fold.epochs()) >= 1 for fold in sweep.folds) and len(sweep.folds) == 4)
+    requeued, warned, over, alone = (sweep.ids()[k] for k in range(4))
+    cluster.run_client(["scontrol", "requeue", requeued])
+    cluster.run_client(["scancel", "--signal=USR2", warned])
+    cluster.run_client(["scontrol", "update", f"JobId={over}", "TimeLimit=00:00:01"])
+    assert sweep.wait(240) == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+    restarts = [int(cluster.job(job)["Restarts"]) for job in (requeued, warned, alone)]
+    assert restarts == [1, 1, 0]
+    states = cluster.run_client(["sacct", "-X", "-D", "-n", "-P", "-o", "State", "-j", over]).stdout.split()
+    assert states == ["TIMEOUT"]
+    assert sweep.ids() == {0: requeued, 1: warned, 2: sweep.ids()[2], 3: alone}
+    assert sweep.ids()[2] != over  # its place was taken by a job of its own
+
+
+def test_a_power_cut_costs_at_most_the_epoch(sweep: Sweep, cluster: Cluster, undisturbed: Numbers) -> None:
+    sweep.start().until_epoch(1)
+    node = cluster.job(sweep.ids()[0])["NodeList"]
+    cluster.kill(node)
+    assert sweep.wait(240) == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+
+
+def test_a_driver_that_was_killed_takes_up_the_jobs_that_run_and_a_second_one_is_refused(
+    sweep: Sweep, cluster: Cluster, undisturbed: Numbers
+) -> None:
+    sweep.start().until_epoch(1)
+    second = sweep.run("driver=here")
+    assert second.returncode == 2
+    assert "is being written by process" in second.stderr
+    before = sweep.ids()
+    sweep.kill()
+    assert sweep.start().wait() == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+    assert sweep.ids() == before  # none was queued twice
+
+
+def test_a_controller_that_is_away_for_a_while_stops_nobody(
+    sweep: Sweep, cluster: Cluster, undisturbed: Numbers
+) -> None:
+    sweep.start().until_epoch(1)
+    cluster.stop_controller()
+    sweep.until_epoch(4)
+    cluster.start_controller()
+    assert sweep.wait(240) == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+
+
+def test_a_cancelled_fold_fails_with_its_reason_and_the_same_command_trains_it(
+    sweep: Sweep, cluster: Cluster, undisturbed: Numbers
+) -> None:
+    sweep.start().until_epoch(1)
+    cluster.run_client(["scancel", sweep.ids()[2]])
+    assert sweep.wait() == 1
+    assert "fold_2: job" in sweep.log.read_text()
+    assert "ended as CANCELLED; see" in sweep.log.read_text()
+    assert sweep.start().wait() == 0, sweep.log.read_text()
+    assert sweep.numbers() == undisturbed
+
+
+def test_an_error_in_a_fold_is_told_and_not_tried_again(sweep: Sweep, cluster: Cluster) -> None:
+    sweep.settings = (*sweep.settings, "train.device=cuda")
+    assert sweep.start().wait() == 1
+    assert sweep.log.read_text().count("ValueError: train.device is 'cuda', which is not usable here") == 4
+    states = cluster.run_client(["sacct", "-X", "-n", "-P", "-o", "State", "-j", sweep.ids()[0]]).stdout.split()
+    assert states == ["FAILED"]  # and never COMPLETED
+
+
+def test_the_driver_as_a_job_returns_at_once_and_survives_being_requeued(
+    cluster: Cluster, tmp_path: Path, restored: None, undisturbed: Numbers
+) -> None:
+    sweep = Sweep(cluster, tmp_path / "runs", *JOBS)
+    queued = sweep.run()
+    assert queued.returncode == 0, queued.stderr
+    assert "driver: job" in queued.stdout
+    again = sweep.run()
+    assert "is there already" in again.stdout
+    sweep.log = sweep.folder / "driver.log"
+    sweep.until_epoch(1)
+    job = queued.stdout.split("driver: job ")[1].split()[0]
+    before = sweep.ids()
+    cluster.run_client(["scontrol", "requeue", job])
+    sweep.until(lambda: "segmented best" in sweep.log.read_text() or "nothing to compare" in sweep.log.read_text(), 150)
+    assert sweep.numbers() == undisturbed
+    assert sweep.ids() == before
+    assert int(cluster.job(job)["Restarts"]) == 1
+
+
+def test_plan_queues_nothing_and_says_what_slurm_says(cluster: Cluster, tmp_path: Path, restored: None) -> None:
+    sweep = Sweep(cluster, tmp_path / "runs", *JOBS)
+    done = sweep.run("plan=true")
+    assert done.returncode == 0, done.stderr
+    assert "4 folds to train, at most 2.0 hours of CPU jobs" in done.stdout
+    assert "#SBATCH --array=0-3%4" in done.stdout
+    assert "Slurm says: Job" in done.stdout
+    assert cluster.run_client(["squeue", "--noheader"]).stdout == ""
+    for setting, told in {
+        "site.partition=nowhere": "Invalid partition name specified",
+        "site.mem_gb=100": "Memory specification can not be satisfied",
+        "site.gpus_per_node=3": "Requested node configuration is not available",
+        "site.time_min=999": "Requested time limit is invalid",
+    }.items():
+        refused = sweep.run(setting)
+        assert refused.returncode == 2
+        assert refused.stderr.startswith("launch: Slurm would never run the folds' jobs: ")
+        assert told in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert cluster.run_client(["squeue", "--noheader"]).stdout == ""
