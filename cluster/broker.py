@@ -41,6 +41,8 @@ class Watched:
     state: str = "PENDING"
     reason: str = ""
     nodes: str = ""
+    closed: bool = False
+    """the fold has said how it ended; what becomes of it now is for another job"""
     past: list[str] = field(default_factory=list)
     """how its earlier jobs ended"""
 
@@ -63,6 +65,7 @@ class Broker:
         self._requests = make_private(sweep_folder / "requests")
         self._path = sweep_folder / "jobs.json"
         self.watched, self.bad_nodes, self._queuing = read(sweep_folder)
+        self._close()  # before trials take back how folds ended, to try them again
         self._asked, self._interval = -1e9, site.poll_s
         self._queued_at: dict[str, float] = {}
         self.questions = 0
@@ -79,7 +82,12 @@ class Broker:
 
     def _open(self) -> list[Watched]:
         """Jobs whose fold has not said how it ended."""
-        return [w for w in self.watched.values() if w.run.outcome() not in ("DONE", "FAILED", "STOPPED")]
+        self._close()
+        return [w for w in self.watched.values() if not w.closed]
+
+    def _close(self) -> None:
+        for w in self.watched.values():
+            w.closed = w.closed or w.run.outcome() is not None
 
     def _queue(self, request: Path) -> None:
         """One array for the folds of a request that no job runs already, such as one of a driver before this."""

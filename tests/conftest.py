@@ -1,5 +1,6 @@
 """Shared fixtures: small made-up patients as DICOM, their store, a small configuration."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
+
+
+def pytest_configure() -> None:
+    """A thread each: the tests run in two processes, and start others. Before anything imports torch."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
