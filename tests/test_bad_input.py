@@ -41,7 +41,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     ("override", "message"),
     [
         ("sweep=nope", "unknown sweep 'nope', wanted one of: branch_location"),
-        ("site=slurm", "unknown site 'slurm', wanted one of: local"),
+        ("site=pbs", "unknown site 'pbs', wanted one of: local, slurm"),
         ("profile=large", "unknown profile 'large', wanted one of: demo, paper"),
         ("train.epoch=1", "unknown key 'train.epoch', wanted one of: train.epochs, train.batch_size"),
         ("learning_rate=1", "unknown key 'learning_rate', wanted one of: data, demo, model"),
