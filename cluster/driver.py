@@ -78,10 +78,12 @@ def _earlier_epochs(runs: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for path in runs.glob("*/*/fold_*/config.yaml"):
         run = RunFolder(path.parent)
-        if records := run.epochs():
-            config = yaml.safe_load(path.read_text())
-            found.setdefault(_kind(config), []).extend(record["seconds"] for record in records)
-    return found
+        try:
+            kind = _kind(yaml.safe_load(path.read_text()))
+        except (OSError, KeyError, TypeError, yaml.YAMLError):  # of another version, or damaged: no help here
+            continue
+        found.setdefault(kind, []).extend(record["seconds"] for record in run.epochs())
+    return {kind: seconds for kind, seconds in found.items() if seconds}
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -106,11 +108,9 @@ def plan(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_
         folds = [k for k, run in enumerate(c.runs) if run.outcome() != "DONE"]
         lines.append(f"  {c.name}: folds {', '.join(map(str, folds))}")
     if left:
-        script = submission.shape(site, sweep, sweep_folder, sweep_folder / "code", left[0].name).script(
-            len(left[0].runs)
-        )
+        script = _script(left[0], site, sweep, sweep_folder)
         lines += ["", f"sbatch text of {left[0].name} (the others differ in its name):", "", script]
-        lines.append(f"Slurm says: {_tested(script, sweep_folder)}")
+        lines.append(f"Slurm says: {_tested(script, site, sweep_folder)}")
     return "\n".join(lines)
 
 
@@ -119,19 +119,24 @@ def check(configurations: Sequence[Configuration], site: Site, sweep: str, sweep
     if not slurm.there():
         raise ValueError("site=slurm: no Slurm on this machine (sbatch is not found); use site=local, or a login node")
     if left := [c for c in configurations if not c.done()]:
-        _tested(
-            submission.shape(site, sweep, sweep_folder, sweep_folder / "code", left[0].name).script(len(left[0].runs)),
-            sweep_folder,
-        )
+        _tested(_script(left[0], site, sweep, sweep_folder), site, sweep_folder)
 
 
-def _tested(script: str, sweep_folder: Path) -> str:
+def _script(first: Configuration, site: Site, sweep: str, sweep_folder: Path) -> str:
+    """As all folds of one configuration would be queued."""
+    shape = submission.shape(site, sweep, sweep_folder, sweep_folder / "code", first.name)
+    return shape.script(len(first.runs))
+
+
+def _tested(script: str, site: Site, sweep_folder: Path) -> str:
     path = sweep_folder / ".plan.sh"
     write_text(path, script)
     try:
         return slurm.test_only(path)
     except ValueError as error:
-        raise ValueError(f"Slurm would never run the folds' jobs: {error}") from None
+        names = ("partition", "nodes", "gpus_per_node", "cpus_per_rank", "mem_gb", "time_min")
+        asked = ", ".join(f"{name}={getattr(site, name)}" for name in names)
+        raise ValueError(f"Slurm would never run the folds' jobs: {error} ({asked})") from None
     finally:
         path.unlink(missing_ok=True)
 

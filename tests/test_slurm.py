@@ -402,6 +402,8 @@ def test_the_price_is_the_time_limit_until_there_are_epochs_to_go_by(tmp_path: P
     assert "the time limit" in str(driver.price([one, other], site))
     one.runs[0].finish("DONE", "all epochs trained")
     assert driver.price([one], site).folds == 4
+    (make_private(folder.parent / "old" / "fold_0") / "config.yaml").write_text("model: {width: 2}\nfold: 0\n")
+    assert driver.price([one], site).folds == 4  # of another version: it is of no help, and no error
 
 
 def test_no_slurm_here_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
