@@ -268,6 +268,8 @@ def _answer(request: Request, configurations: Sequence[Configuration], opened: c
                 print(f"not done: {_shown(fold.path)}: {why}")
     print(f"sweep folder:  {_shown(sweep_folder)}", flush=True)
     watcher.finish(sweep_folder / "results.csv", answer)
+    if all(result.status == "done" for result in results):
+        print(f"report:        {sys.executable} -m mtl.report {_shown(sweep_folder)}")
     print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
     return 0 if all(result.status == "done" for result in results) else 1
 

@@ -18,10 +18,10 @@ from mtl.results import PHASE_SETS, REGIONS, Trained, masses
 NAMES = {
     "dice": "Dice",
     "jaccard": "Jaccard",
-    "msd_mm": "surface distance, 3-D borders, mm",
-    "msd_slice_mm": "surface distance, in plane, mm",
-    "ahd_mm": "average Hausdorff, all voxels, mm",
-    "hd_mm": "Hausdorff, mm",
+    "msd_mm": "mean surface distance, 3-D, mm",
+    "msd_slice_mm": "mean surface distance, in plane, mm",
+    "ahd_mm": "average Hausdorff distance, mm",
+    "hd_mm": "Hausdorff distance, mm",
 }
 IN_PAPER = {
     "dice": "dice",

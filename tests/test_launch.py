@@ -80,6 +80,7 @@ def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
     assert table == BRANCHES
     assert sum(line.startswith("On made-up patients, trained briefly:") for line in lines) == 1
     assert "sweep folder:  runs/branch_location" in finished.stdout
+    assert "-m mtl.report runs/branch_location" in finished.stdout
     assert re.search(r"mlflow ui --backend-store-uri sqlite:///+\S+/runs/mlflow\.db$", finished.stdout, re.MULTILINE)
     assert "Traceback" not in finished.stdout + finished.stderr
 

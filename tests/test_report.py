@@ -95,10 +95,10 @@ def test_missed_volumes_are_counted_and_in_no_mean_of_distances(trained: list[Tr
         values[0] = 0 if name in ("dice", "jaccard") else np.nan
     missing = replace(one, volumes=replace(one.volumes, metric_V=metric_V))
     table = tables.table1([missing])
-    assert row(table, "all phases", "Hausdorff, mm")["MTN up4"].endswith("[29]")
+    assert row(table, "all phases", "Hausdorff distance, mm")["MTN up4"].endswith("[29]")
     assert "1 of which were missed" in table.notes[0]
     assert any("Volumes of which nothing was predicted: MTN up4 1." in line for line in report.warnings([missing]))
-    assert row(tables.differences([trained[0], missing]), "MTN up4", "Hausdorff, mm")["n"] == "29"
+    assert row(tables.differences([trained[0], missing]), "MTN up4", "Hausdorff distance, mm")["n"] == "29"
 
 
 def test_every_measured_table_says_what_was_selected_on(tmp_path: Path, trained: list[Trained]) -> None:
