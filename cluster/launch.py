@@ -143,7 +143,7 @@ def run(request: Request) -> int:
     uri = wanted.tracking.uri or tracking_uris.default(runs)
     tracking_uris.check(uri)
     new_patients = made_up and not demo.store(wanted.demo).exists()
-    if new_patients:
+    if new_patients and wanted.site.kind != "slurm":  # which trains elsewhere; making them takes seconds
         plan.check_login_node(wanted.yes)
     opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
