@@ -68,8 +68,6 @@ class Broker:
         self._close()  # before trials take back how folds ended, to try them again
         self._asked, self._interval = -1e9, site.poll_s
         self._queued_at: dict[str, float] = {}
-        self.questions = 0
-        """of squeue, so far"""
 
     def step(self) -> None:
         """Queue what was asked for; ask Slurm where that is due."""
@@ -141,7 +139,6 @@ class Broker:
     def _look(self) -> None:
         """One question for all jobs; what ended without an outcome is queued again or failed."""
         self._asked = self._now()
-        self.questions += 1
         try:
             found = slurm.jobs()
             found |= slurm.ended({w.id for w in self._open()} - found.keys())
@@ -185,14 +182,21 @@ class Broker:
         if again:
             self._submit(configuration, again)
 
-    def cancel(self) -> None:
-        """End every job of the sweep that is still there."""
-        slurm.cancel(sorted({w.id for w in self._open()}))
-
     def _write(self) -> None:
         jobs = [asdict(w) for w in self.watched.values()]
         kept = {"jobs": jobs, "bad_nodes": self.bad_nodes, "queuing": self._queuing}
         write_text(self._path, json.dumps(kept, indent=1) + "\n")
+
+
+def driver_of(sweep_folder: Path) -> str | None:
+    """The id of the driver's job; None where none was queued."""
+    kept = sweep_folder / "driver.json"
+    return str(json.loads(kept.read_text())["job"]) if kept.exists() else None
+
+
+def keep_driver(sweep_folder: Path, job: str) -> None:
+    """Write it down."""
+    write_text(sweep_folder / "driver.json", json.dumps({"job": job}) + "\n")
 
 
 Queuing = tuple[str, list[dict[str, Any]]]

@@ -6,7 +6,6 @@ What was done stays; the launch command goes on from there. Exit status: 0, or 2
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -16,14 +15,14 @@ from cluster import broker, slurm
 def cancel(sweep_folder: Path) -> list[str]:
     """The ids of the jobs that were ended. ValueError where the folder holds no sweep that ran on Slurm."""
     watched, _, _ = broker.read(sweep_folder)
-    kept = sweep_folder / "driver.json"
-    if not watched and not kept.exists():
+    driver = broker.driver_of(sweep_folder)
+    if not watched and not driver:
         raise ValueError(
             f"{sweep_folder}: no sweep on Slurm in it; wanted a sweep's folder, such as runs/branch_location"
         )
     jobs = slurm.jobs()
-    mine = [str(json.loads(kept.read_text())["job"])] if kept.exists() else []
-    alive = [job for job in [*mine, *(w.id for w in watched.values())] if job in jobs and jobs[job].alive]
+    mine = [*([driver] if driver else []), *(w.id for w in watched.values())]
+    alive = [job for job in mine if job in jobs and jobs[job].alive]
     slurm.cancel(alive)
     return alive
 

@@ -6,7 +6,6 @@ died, goes on.
 """
 
 import getpass
-import json
 import os
 import shlex
 import signal
@@ -22,7 +21,7 @@ from typing import Any
 import yaml
 
 from cluster import slurm, submission
-from cluster.broker import Broker
+from cluster.broker import Broker, driver_of, keep_driver
 from cluster.executors import ENVIRONMENT
 from cluster.folds import Configuration
 from cluster.settings import Site
@@ -143,9 +142,7 @@ def _tested(script: str, site: Site, sweep_folder: Path) -> str:
 
 def submit(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path) -> tuple[str, bool]:
     """Queue the driver's job; its id, and whether it was there already."""
-    kept = sweep_folder / "driver.json"
-    if kept.exists():
-        before = str(json.loads(kept.read_text())["job"])
+    if before := driver_of(sweep_folder):
         known = slurm.jobs().get(before)
         if known and known.alive:
             return before, True
@@ -158,7 +155,7 @@ def submit(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path) -> t
         asked = {"driver_time_min": site.driver_time_min, "driver_mem_gb": site.driver_mem_gb, "cores": CPUS}
         limit = ", ".join(f"{key} {value}" for key, value in asked.items())
         raise ValueError(f"Slurm refuses the driver's job: {error} ({limit})") from None
-    write_text(kept, json.dumps({"job": job}) + "\n")
+    keep_driver(sweep_folder, job)
     return job, False
 
 

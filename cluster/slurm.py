@@ -32,7 +32,6 @@ class Job:
     reason: str = ""
     """why it waits"""
     nodes: str = ""
-    elapsed: str = ""
     name: str = ""
 
     @property
@@ -80,15 +79,19 @@ def ask(*command: str, merged: bool = False) -> str:
         return done.stdout + (done.stderr if merged else "")
     told = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.returncode}").splitlines()[-1]
     told = told.removeprefix(f"{command[0]}: ").removeprefix("error: ")
-    if any(word in told for word in ("Unable to contact", "Connection refused", "timed out", "Connection timed out")):
-        raise Silent(f"{command[0]}: {told}")
-    raise ValueError(f"{command[0]}: {told}")
+    raise failure(command[0], told)
+
+
+def failure(command: str, told: str) -> Exception:
+    """What a failed client command means: Silent where nobody answered, else ValueError, a refusal."""
+    away = ("Unable to contact", "Connection refused", "timed out")
+    return (Silent if any(word in told for word in away) else ValueError)(f"{command}: {told}")
 
 
 def jobs() -> dict[str, Job]:
     """Every job of this user that Slurm still knows, by id: one query, however many there are."""
     text = ask(
-        "squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%M|%j"
+        "squeue", "--user", getpass.getuser(), "--array", "--noheader", "--states=all", "--format=%i|%T|%r|%N|%j"
     )
     return {job.id: job for job in map(_read, text.splitlines()) if job}
 
@@ -100,13 +103,13 @@ def ended(ids: Iterable[str]) -> dict[str, Job]:
         return {}
     try:
         text = ask(
-            "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList,Elapsed",
+            "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList",
             "--jobs", ",".join(wanted),
         )  # fmt: skip
     except ValueError:  # no accounting on this cluster
         return {}
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 3]
-    return {row[0]: Job(row[0], _bare(row[1]), "", row[2], row[3]) for row in rows if row[0] in wanted}
+    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
+    return {row[0]: Job(row[0], _bare(row[1]), "", row[2]) for row in rows if row[0] in wanted}
 
 
 def gpu_hours(ids: Iterable[str]) -> float | None:
@@ -151,8 +154,8 @@ def cancel(ids: Sequence[str]) -> None:
 
 
 def _read(line: str) -> Job | None:
-    parts = line.strip().split("|", 5)
-    return Job(parts[0], _bare(parts[1]), *parts[2:6]) if len(parts) == 6 else None
+    parts = line.strip().split("|", 4)
+    return Job(parts[0], _bare(parts[1]), *parts[2:5]) if len(parts) == 5 else None
 
 
 def _bare(state: str) -> str:

@@ -7,7 +7,6 @@ why. Exit status: 0, or 2 for bad input.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -37,7 +36,6 @@ class Fold:
     state: str
     """done, failed, stopped, runs, waits, lost (begun, and no job has it) or new"""
     told: str
-    seconds_left: float | None = None
 
 
 def folds(sweep_folder: Path, watched: Mapping[str, Watched], jobs: Mapping[str, Job]) -> list[Fold]:
@@ -64,24 +62,24 @@ def _fold(run: RunFolder, watched: Watched | None, jobs: Mapping[str, Job]) -> F
     queued = f", queued {watched.queued} times" if watched and watched.queued > 1 else ""
     if job and job.waits:
         return Fold(configuration, number, "waits", f"job {job.id} ({job.reason}){queued}; {so_far}")
+    pace = _pace(records, wanted)
     if job and job.alive:
-        pace, left = _pace(records, wanted)
-        return Fold(configuration, number, "runs", f"job {job.id} on {job.nodes}{queued}; {so_far}{pace}", left)
+        return Fold(configuration, number, "runs", f"job {job.id} on {job.nodes}{queued}; {so_far}{pace}")
     if watched:
         return Fold(configuration, number, "lost", f"job {watched.id} was {watched.state}; {so_far}")
-    return Fold(configuration, number, "runs" if records else "new", so_far, _pace(records, wanted)[1])
+    return Fold(configuration, number, "runs" if records else "new", f"{so_far}{pace}")
 
 
 def _epochs_wanted(run: RunFolder) -> int:
     return int(yaml.safe_load((run.path / "config.yaml").read_text())["train"]["epochs"])
 
 
-def _pace(records: Sequence[Mapping[str, Any]], wanted: int) -> tuple[str, float | None]:
+def _pace(records: Sequence[Mapping[str, Any]], wanted: int) -> str:
     if not records:
-        return "", None
+        return ""
     seconds = statistics.median(record["seconds"] for record in records)
     left = seconds * (wanted - len(records))
-    return f", {seconds:.3g} s each, {_spelled(left)} left", left
+    return f", {seconds:.3g} s each, {_spelled(left)} left"
 
 
 def _spelled(seconds: float) -> str:
@@ -100,11 +98,11 @@ def report(sweep_folder: Path) -> str:
         raise ValueError(f"{sweep_folder}: no such folder; wanted a sweep's run folder, such as runs/branch_location")
     sweep_folder = sweep_folder.resolve()
     watched, bad_nodes, _ = broker.read(sweep_folder)
-    if not watched and not _driver(sweep_folder) and not any(sweep_folder.glob("*/fold_*")):
+    if not watched and not broker.driver_of(sweep_folder) and not any(sweep_folder.glob("*/fold_*")):
         inside = sorted(path.name for path in sweep_folder.iterdir() if any(path.glob("*/fold_*")))
         what = f"name one of the sweeps in it: {', '.join(inside)}" if inside else "no fold has begun"
         raise ValueError(f"{sweep_folder}: not a sweep's folder; {what}")
-    driver = _driver(sweep_folder)
+    driver = broker.driver_of(sweep_folder)
     jobs, silent = _jobs(watched, driver)
     lines = _lines(folds(sweep_folder, watched, jobs))
     if driver and not silent:
@@ -118,12 +116,6 @@ def report(sweep_folder: Path) -> str:
     if watched and (hours := slurm.gpu_hours(w.id for w in watched.values())):
         lines.append(f"GPU hours used (sacct): {hours:.2f}")
     return "\n".join(lines)
-
-
-def _driver(sweep_folder: Path) -> str | None:
-    """The id of its job."""
-    kept = sweep_folder / "driver.json"
-    return str(json.loads(kept.read_text())["job"]) if kept.exists() else None
 
 
 def _jobs(watched: Mapping[str, Watched], driver: str | None) -> tuple[dict[str, Job], str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster import slurm
 from cluster.executors import ENVIRONMENT
 from cluster.settings import Site
 from cluster.worker import FoldJob, run_fold
@@ -128,7 +129,8 @@ def shape(
 
 
 def submit(shape: Shape, folds: Sequence[FoldJob]) -> dict[int, str]:
-    """Queue the folds of one configuration with one sbatch; fold number -> job id. ValueError where Slurm refuses."""
+    """Queue the folds of one configuration with one sbatch; fold number -> job id. ValueError where Slurm refuses,
+    slurm.Silent where it does not answer."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     executor = shape.executor()
@@ -136,7 +138,7 @@ def submit(shape: Shape, folds: Sequence[FoldJob]) -> dict[int, str]:
         with executor.batch():
             jobs = [executor.submit(SlurmFold(fold, shape.site.requeues)) for fold in folds]
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"sbatch: {_last_line(error)}") from None
+        raise slurm.failure("sbatch", _last_line(error)) from None
     return {fold.number: str(job.job_id) for fold, job in zip(folds, jobs, strict=True)}
 
 

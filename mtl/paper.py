@@ -19,6 +19,16 @@ LOG_SIGMA2_SEG, LOG_SIGMA_REG, RATIO = -3.9, 3.45, 1556.0
 """learned by its network (section 3); the ratio is exp(3.9 + 3.45)"""
 MINUTES_AN_EPOCH, MS_A_SLICE, CARD = 9.0, 0.663, "Nvidia Titan Xp, 12 GB"
 
+IN_PAPER = {
+    "dice": "dice",
+    "jaccard": "jaccard",
+    "msd_mm": "msd",
+    "msd_slice_mm": "msd",
+    "ahd_mm": "msd",
+    "hd_mm": "hd",
+}
+"""Our name of a metric -> the paper's, whose mean surface distance has no definition and stands beside all three."""
+
 _PAIRS = [(phases, name) for phases in PHASE_SETS for name in ("UNet", "MTN")]
 _TABLE1 = {
     "dice": [(0.836, 0.036), (0.837, 0.038), (0.850, 0.033), (0.849, 0.036), (0.847, 0.035), (0.849, 0.036)],

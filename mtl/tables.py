@@ -14,6 +14,7 @@ import numpy as np
 from mtl import paper, statistics
 from mtl.metrics import VOLUME_METRICS
 from mtl.results import PHASE_SETS, REGIONS, Trained, masses
+from mtl.runfolder import best_epoch
 
 NAMES = {
     "dice": "Dice",
@@ -23,15 +24,6 @@ NAMES = {
     "ahd_mm": "average Hausdorff distance, mm",
     "hd_mm": "Hausdorff distance, mm",
 }
-IN_PAPER = {
-    "dice": "dice",
-    "jaccard": "jaccard",
-    "msd_mm": "msd",
-    "msd_slice_mm": "msd",
-    "ahd_mm": "msd",
-    "hd_mm": "hd",
-}
-"""The paper's name of a metric; its mean surface distance has no stated definition and stands beside all three."""
 PHASE_NAMES = {"ED": "end-diastole", "ES": "end-systole", "all": "all phases"}
 
 
@@ -103,7 +95,8 @@ def table1(trained: Sequence[Trained]) -> Table:
             row = [PHASE_NAMES[phases], NAMES[metric]]
             for one in trained:
                 value_V = one.volumes.metric_V[metric][one.volumes.among(phases)]
-                row += [_mean_sd(value_V, 3), *_papers(one, paper.TABLE1.get((IN_PAPER[metric], phases, _of(one))), 3)]
+                theirs = paper.TABLE1.get((paper.IN_PAPER[metric], phases, _of(one)))
+                row += [_mean_sd(value_V, 3), *_papers(one, theirs, 3)]
             rows.append(tuple(row))
     head = ["phases", "metric", *(cell for one in trained for cell in (one.label, *_paper_column(one)))]
     counts = ", ".join(
@@ -180,7 +173,7 @@ def differences(trained: Sequence[Trained]) -> Table:
             a = {key: v for key, v in zip(one.volumes.keys, a_V.tolist(), strict=True) if math.isfinite(v)}
             b = {key: v for key, v in zip(reference.volumes.keys, b_V.tolist(), strict=True) if math.isfinite(v)}
             shared = sorted(a.keys() & b.keys())
-            p = paper.KS_P.get(IN_PAPER[metric]) if {_of(one), _of(reference)} == {"MTN", "UNet"} else None
+            p = paper.KS_P.get(paper.IN_PAPER[metric]) if {_of(one), _of(reference)} == {"MTN", "UNet"} else None
             rows.append((one.label, NAMES[metric], *_compared(shared, a, b), f"{p:.3e}" if p else "-"))
     head = ("configuration", "metric", "difference [99 % interval by patient]", "apart", "n", "KS distance", "KS p")
     notes = (
@@ -254,11 +247,12 @@ def weights(trained: Sequence[Trained]) -> Table:
             ratio = f"{last['weight_seg'] / last['weight_reg']:.0f}" if last["weight_reg"] else "-"
             seconds = float(np.median([record["seconds"] for record in records]))
             told = (_or_dash(last["log_sigma2_seg"], 2), _or_dash(last["log_sigma_reg"], 2), ratio)
-            best = max(records, key=lambda record: record["dice_val"])["epoch"]
+            best = best_epoch(records)["epoch"]
             rows.append((one.label, str(k), *told, str(best), f"{seconds:.3g}"))
     note = (
-        f"The paper: {paper.LOG_SIGMA2_SEG}, {paper.LOG_SIGMA_REG} and {paper.RATIO:.0f}:1, {paper.MINUTES_AN_EPOCH:g} "
-        f"minutes an epoch on an {paper.CARD}. The two logarithms give its ratio as exp(-s_seg + s_reg)."
+        f"The paper: {paper.LOG_SIGMA2_SEG}, {paper.LOG_SIGMA_REG} and {paper.RATIO:.0f}:1; {paper.MINUTES_AN_EPOCH:g} "
+        f"minutes an epoch and {paper.MS_A_SLICE} ms a slice in testing on an {paper.CARD}. The two logarithms give "
+        "its ratio as exp(-s_seg + s_reg)."
     )
     head = ("configuration", "fold", "log sigma2, seg", "log sigma, reg (mm\N{SUPERSCRIPT TWO})")
     return Table("Weights at the last epoch", (*head, "ratio", "best epoch", "s an epoch"), tuple(rows), (note,))
