@@ -1,7 +1,7 @@
-"""What a cluster takes of the machine: a number, and by it a bridge, a subnet and a mark on its processes.
+"""What a cluster takes of the machine: a number; by it a bridge, a subnet, a small disk and a mark on its processes.
 
-The number is held by a socket that the kernel closes with the process that opened it. A bridge or a marked process
-whose number nobody holds was left by a test that was killed, and may be removed; nothing else ever is.
+The number is held by a socket that the kernel closes with the process that opened it. A bridge, a disk or a marked
+process whose number nobody holds was left by a test that was killed, and may be removed; nothing else ever is.
 """
 
 import os
@@ -15,17 +15,18 @@ from pathlib import Path
 
 MARK = "BRANCHPOINT_TEST_CLUSTER"
 NUMBERS = range(1, 255)
+DISK_MB = 48
 
 
 class Claim:
-    """The lowest free number, its bridge up; `release` kills what carries the mark and removes the bridge."""
+    """The lowest free number, bridge up, disk mounted; `release` kills what carries the mark and removes the two."""
 
     def __init__(self) -> None:
         held = next(((number, lock) for number in NUMBERS if (lock := hold(number))), None)
         if held is None:
             raise RuntimeError(f"{len(NUMBERS)} test clusters hold all numbers already")
         self.number, self._lock = held
-        self.bridge = bridge(self.number)
+        self.bridge, self.disk = bridge(self.number), disk(self.number)
         # 198.18.0.0/15 is set aside for tests of networks: no real one is hidden by it.
         self.network = f"198.18.{self.number}"
         self.marker = {MARK: str(self.number)}
@@ -34,6 +35,7 @@ class Claim:
             ip("link", "add", self.bridge, "type", "bridge")
             ip("address", "add", f"{self.address(1)}/24", "dev", self.bridge)
             ip("link", "set", self.bridge, "up")
+            mount(self.disk, self.bridge)
         except BaseException:
             self.release()
             raise
@@ -78,6 +80,8 @@ def remove(number: int) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+    unmount(disk(number))
+    # The links are the last to go: by them leftovers are found.
     for _, name in socket.if_nameindex():
         if re.fullmatch(bridge(number) + r"(n\d+)?", name):
             delete_link(name)
@@ -98,6 +102,24 @@ def bridge(number: int | str) -> str:
     return f"bpslurm{number}"
 
 
+def disk(number: int) -> Path:
+    """Not in a folder of pytest's, which pytest may want to empty before leftovers are removed."""
+    return Path("/run") / bridge(number)
+
+
+def mount(folder: Path, name: str) -> None:
+    folder.mkdir(mode=0o700)
+    command("mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0700", name, str(folder))
+
+
+def unmount(folder: Path) -> None:
+    """Remove a disk and its folder, if there is one; who still has a file open there keeps that."""
+    while folder.is_mount():
+        command("umount", "--lazy", str(folder))
+    with suppress(FileNotFoundError):
+        folder.rmdir()
+
+
 def delete_link(name: str) -> None:
     """Remove a network card; one that went with its namespace is no error."""
     with suppress(RuntimeError):
@@ -105,7 +127,11 @@ def delete_link(name: str) -> None:
 
 
 def ip(*words: str) -> None:
+    command("ip", *words)
+
+
+def command(*argv: str) -> None:
     path = {"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=30, env=path)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env=path)
     if done.returncode:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(argv)}: {done.stderr.strip()}")

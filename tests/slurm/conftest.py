@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.slurm.sweeps import Numbers, Sweep
 from tests.slurm.testbed import DAEMON_PATH, Cluster
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged", "sbatch", "sacct", "ip", "unshare", "nsenter")
@@ -41,3 +42,12 @@ def restored(cluster: Cluster) -> Iterator[None]:
     """After the test the cluster is as new: no jobs, all nodes up."""
     yield
     cluster.restore()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(cluster: Cluster) -> Numbers:
+    """Of the tests' sweep on this machine, without Slurm."""
+    local = Sweep(cluster, cluster.folder / "local", "site=local", "yes=true")
+    done = local.run()
+    assert done.returncode == 0, done.stderr
+    return local.numbers()

@@ -52,6 +52,10 @@ PARTITIONS = """
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
 PartitionName=high Nodes=ALL MaxTime=1-0 PriorityTier=10 PreemptMode=OFF
 PartitionName=short Nodes=ALL MaxTime=2 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+# Preempted at once: no signal, no time to save anything.
+PartitionName=gone Nodes=ALL MaxTime=1-0 PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
+# For no job that comes from a node: Slurm asks which munged vouches for it, and that of this machine says ctl.
+PartitionName=closed Nodes=ALL MaxTime=1-0 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 AllocNodes=ctl
 """
 
 ACCOUNTING = """
@@ -62,6 +66,12 @@ AccountingStoragePass={folder}/run/munge
 AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=2
+"""
+
+# A node asks an address set aside for documents for the names that are not in its hosts file, and is soon done with it.
+RESOLV = """
+nameserver 192.0.2.53
+options timeout:1 attempts:1
 """
 
 SLURMDBD = """
@@ -95,7 +105,7 @@ def host_number(node: str) -> int:
 
 
 def write(folder: Path, network: str, nodes: list[str], hardware: Hardware, accounting: bool) -> None:
-    """slurm.conf, gres.conf, the hosts file, and slurmdbd.conf with accounting."""
+    """slurm.conf, gres.conf, the nodes' hosts and resolv.conf, and slurmdbd.conf with accounting."""
     text = SLURM + (ACCOUNTING if accounting else "")
     gpus = f" Gres=gpu:{hardware.gpus}" if hardware.gpus else ""
     sizes = f"CPUs={hardware.cpus} RealMemory={hardware.memory_mb}{gpus}"
@@ -104,8 +114,12 @@ def write(folder: Path, network: str, nodes: list[str], hardware: Hardware, acco
     (folder / "slurm.conf").write_text(text.format(**values) + "".join(lines) + PARTITIONS)
     files = f"{folder}/dev/gpu[0-{hardware.gpus - 1}]"
     (folder / "gres.conf").write_text(f"Name=gpu File={files}\n" if hardware.gpus else "")
-    hosts = [f"{network}.1 ctl\n", *(f"{network}.{host_number(node)} {node}\n" for node in nodes)]
-    (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(hosts))
+    numbers = {"ctl": 1, **{node: host_number(node) for node in nodes}}
+    addresses = {"localhost": "127.0.0.1", **{name: f"{network}.{number}" for name, number in numbers.items()}}
+    # Twice: torch asks for the names of IPv4 addresses in their IPv6 form, which would be a question to the outside.
+    hosts = [f"{address} {name}\n::ffff:{address} {name}\n" for name, address in addresses.items()]
+    (folder / "hosts").write_text("".join(hosts))
+    (folder / "resolv.conf").write_text(RESOLV)
     if accounting:
         dbd = folder / "slurmdbd.conf"
         dbd.touch(mode=0o600)

@@ -23,14 +23,14 @@ SWEEP = [
     "model.norm=group",
     "train.folds=4",
     "train.epochs=5",
-    "train.augment_copies=15",
+    "train.augment_copies=9",
     "train.device=cpu",
     "demo.patients=6",
     "demo.slices=3",
     "demo.size=48",
     "demo.spacing_mm=6.25",
 ]
-"""One configuration, four folds of some 8 s each."""
+"""One configuration, four folds of some 5 s each."""
 JOBS = [
     "site=slurm",
     "site.gpus_per_node=0",
@@ -40,7 +40,12 @@ JOBS = [
     "site.driver_time_min=30",
     "site.driver_mem_gb=2",
     "site.poll_s=2",
+    "site.canary=false",
 ]
+
+
+Numbers = list[list[dict[str, Any]]]
+"""of every fold, of every epoch, what its record says"""
 
 
 class Sweep:
@@ -49,7 +54,7 @@ class Sweep:
     def __init__(self, cluster: Cluster, runs: Path, *settings: str) -> None:
         self.cluster, self.runs, self.settings = cluster, runs, settings
         self.folder = runs / "branch_location"
-        self.log = runs.with_suffix(".log")
+        self.log = cluster.folder / "log" / f"{runs.parent.name}-{runs.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self, *more: str) -> list[str]:
@@ -78,6 +83,11 @@ class Sweep:
     def _environment(self) -> dict[str, str]:
         return {**self.cluster.environment(), "OMP_NUM_THREADS": "1"}
 
+    def end(self) -> None:
+        """If it still runs."""
+        if self.process and self.process.poll() is None:
+            self.kill()
+
     def kill(self) -> None:
         """The driver and all that it started, at once."""
         assert self.process is not None
@@ -92,6 +102,22 @@ class Sweep:
             self.kill()
             raise AssertionError(f"not within {timeout_s} s:\n{self.log.read_text()}\n{self.jobs_text()}") from None
 
+    def finishes(self, text: str, timeout_s: float = 150) -> None:
+        """Until the log of a driver that is a job holds that text."""
+        self.log = self.folder / "driver.log"
+        self.until(lambda: self.log.exists() and text in self.log.read_text(), timeout_s)
+
+    def status(self) -> str:
+        done = self.run_module("cluster.status", str(self.folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def run_module(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *words], env=self._environment(), cwd=ROOT, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+
     def jobs_text(self) -> str:
         return "\n".join(path.read_text() for path in sorted((self.folder / "jobs").glob("*_log.out")))
 
@@ -104,7 +130,21 @@ class Sweep:
         kept = json.loads((self.folder / "jobs.json").read_text())
         return {job["fold"]["number"]: job["id"] for job in kept["jobs"]}
 
-    def numbers(self) -> list[list[dict[str, Any]]]:
+    def ids_of_all(self) -> list[str]:
+        """Of every fold of every configuration that was queued."""
+        path = self.folder / "jobs.json"
+        return [job["id"] for job in json.loads(path.read_text())["jobs"]] if path.exists() else []
+
+    def past(self) -> dict[int, list[str]]:
+        """Fold number -> how its earlier jobs ended."""
+        kept = json.loads((self.folder / "jobs.json").read_text())
+        return {job["fold"]["number"]: job["past"] for job in kept["jobs"]}
+
+    def node_of(self, fold: int) -> str:
+        """Where it runs now; empty while it waits."""
+        return self.cluster.job(self.ids()[fold]).get("NodeList", "").replace("(null)", "")
+
+    def numbers(self) -> Numbers:
         """What every fold's epochs say, without their times."""
         return [[{k: v for k, v in r.items() if k not in TIMES} for r in fold.epochs()] for fold in self.folds]
 

@@ -2,23 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.slurm.sweeps import JOBS, Sweep
+from tests.slurm.sweeps import JOBS, Numbers, Sweep
 from tests.slurm.testbed import Cluster
-
-Numbers = list[list[dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(cluster: Cluster) -> Numbers:
-    """Of the same sweep on this machine, without Slurm."""
-    local = Sweep(cluster, cluster.folder / "local", "site=local", "yes=true")
-    done = local.run()
-    assert done.returncode == 0, done.stderr
-    return local.numbers()
 
 
 @pytest.fixture
@@ -26,8 +14,7 @@ def sweep(cluster: Cluster, tmp_path: Path, restored: None) -> Iterator[Sweep]:
     """Its driver in the foreground."""
     made = Sweep(cluster, tmp_path / "runs", *JOBS, "driver=here")
     yield made
-    if made.process and made.process.poll() is None:
-        made.kill()
+    made.end()
 
 
 def test_undisturbed_it_takes_one_sbatch_and_ends_with_the_same_numbers(sweep: Sweep, undisturbed: Numbers) -> None:
@@ -103,14 +90,22 @@ def test_a_cancelled_fold_fails_with_its_reason_and_the_same_command_trains_it(
 def test_an_error_in_a_fold_is_told_and_not_tried_again(sweep: Sweep, cluster: Cluster) -> None:
     sweep.settings = (*sweep.settings, "train.device=cuda")
     assert sweep.start().wait() == 1
-    assert sweep.log.read_text().count("ValueError: train.device is 'cuda', which is not usable here") == 4
+    error = "ValueError: train.device is 'cuda', which is not usable here"
+    assert sweep.log.read_text().count(error) == 4
+    told = [fold.facts() for fold in sweep.folds]
+    assert {facts["failure"] for facts in told} <= {"code", "stopped"}
+    assert len({facts["traceback"] for facts in told if facts["failure"] == "stopped"}) <= 1  # the first one's
+    assert all(error in facts["traceback"] for facts in told)
     states = cluster.run_client(["sacct", "-X", "-n", "-P", "-o", "State", "-j", sweep.ids()[0]]).stdout.split()
-    assert states == ["FAILED"]  # and never COMPLETED
+    assert set(states) <= {"FAILED", "CANCELLED"}  # and never COMPLETED
+    assert f"code: {error}" in sweep.status()
 
 
-def test_the_driver_as_a_job_returns_at_once_and_survives_being_requeued(
+def test_the_driver_as_a_job_returns_at_once_and_survives_being_requeued_and_its_nodes_death(
     cluster: Cluster, tmp_path: Path, restored: None, undisturbed: Numbers
 ) -> None:
+    """The node goes while the folds run; nothing that runs on the nodes tries to reach the world outside."""
+    before_all = [cluster.attempts(node) for node in cluster.nodes]
     sweep = Sweep(cluster, tmp_path / "runs", *JOBS)
     queued = sweep.run()
     assert queued.returncode == 0, queued.stderr
@@ -122,10 +117,13 @@ def test_the_driver_as_a_job_returns_at_once_and_survives_being_requeued(
     job = queued.stdout.split("driver: job ")[1].split()[0]
     before = sweep.ids()
     cluster.run_client(["scontrol", "requeue", job])
-    sweep.until(lambda: "segmented best" in sweep.log.read_text() or "nothing to compare" in sweep.log.read_text(), 150)
+    sweep.until(lambda: sweep.log.read_text().count("profile demo") == 2)
+    assert [cluster.attempts(node) for node in cluster.nodes] == before_all
+    cluster.kill(cluster.job(job)["NodeList"])
+    sweep.finishes("nothing to compare", 200)
     assert sweep.numbers() == undisturbed
-    assert sweep.ids() == before
-    assert int(cluster.job(job)["Restarts"]) == 1
+    assert sweep.ids().keys() == before.keys()
+    assert int(cluster.job(job)["Restarts"]) == 2
 
 
 def test_plan_queues_nothing_and_says_what_slurm_says(cluster: Cluster, tmp_path: Path, restored: None) -> None:
@@ -134,7 +132,7 @@ def test_plan_queues_nothing_and_says_what_slurm_says(cluster: Cluster, tmp_path
     assert done.returncode == 0, done.stderr
     assert "4 folds to train, at most 2.0 hours of CPU jobs" in done.stdout
     assert "#SBATCH --array=0-3%4" in done.stdout
-    assert "Slurm says: Job" in done.stdout
+    assert done.stdout.count("Slurm says: Job") == 2  # of the folds and of the driver
     assert cluster.run_client(["squeue", "--noheader"]).stdout == ""
     for setting, told in {
         "site.partition=nowhere": "Invalid partition name specified",

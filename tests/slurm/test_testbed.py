@@ -32,6 +32,10 @@ print(f"rank {rank} of {size} on {os.uname().nodename}: {value.item()}", flush=T
 group.destroy_process_group()
 """
 
+# It would say so if it got the signal that it asks for.
+WARNED = ["--signal=B:USR1@60", "--time=30", "--open-mode=append"]
+WARNED += ["--wrap", "trap 'echo warned' USR1; echo ready; while :; do sleep 0.2; done"]
+
 LEFT_BEHIND = """
 import sys, time
 from pathlib import Path
@@ -137,25 +141,82 @@ def test_a_requeued_job_runs_again_soon(cluster: Cluster) -> None:
 
 
 def test_high_takes_the_place_of_main_after_a_signal(cluster: Cluster) -> None:
-    trap = "trap 'echo warned' USR1; while :; do sleep 0.2; done"
-    low = cluster.submit(
-        "--exclusive", "--nodes=3", "--signal=B:USR1@60", "--time=30", "--open-mode=append", f"--wrap={trap}"
-    )
+    low = cluster.submit("--exclusive", "--nodes=3", *WARNED)
     cluster.wait_until(lambda: running(cluster, low), 30)
-    high, _ = started(cluster, "--partition=high", "--exclusive")
+    high = cluster.preempt("n1")
     assert cluster.job(low)["JobState"] == "PENDING"
     assert "warned" in (cluster.folder / "jobs" / f"slurm-{low}.out").read_text()
     cluster.run_client(["scancel", high])
     cluster.wait_until(lambda: running(cluster, low, restarts=1), 60)
 
 
+def test_gone_makes_place_without_a_signal(cluster: Cluster) -> None:
+    low = cluster.submit("--partition=gone", "--nodelist=n1", *WARNED)
+    output = cluster.folder / "jobs" / f"slurm-{low}.out"
+    cluster.wait_until(lambda: output.exists() and "ready" in output.read_text(), 30)
+    high = cluster.preempt("n1")
+    assert (cluster.job(high)["JobState"], nodes_of(cluster, high)) == ("RUNNING", ["n1"])
+    assert cluster.job(low)["JobState"] == "PENDING"
+    assert "warned" not in output.read_text()
+
+
+def test_nothing_is_submitted_to_closed_from_a_node(cluster: Cluster) -> None:
+    dry = ["sbatch", "--test-only", "--partition=closed", "--wrap", "true"]
+    assert "to start at" in cluster.run_client(dry).stderr
+    assert "to start at" in cluster.inside("ctl", dry).stderr
+    for node in cluster.nodes:
+        answer = cluster.inside(node, dry, check=False)
+        assert (answer.returncode, "Access/permission denied" in answer.stderr) == (1, True), node
+
+
+def test_a_full_disk_is_full_for_every_node(cluster: Cluster) -> None:
+    assert cluster.disk.stat().st_mode & 0o777 == 0o700
+    write = ["sh", "-c", f"uname -n >{cluster.disk}/$(uname -n)"]
+    cluster.fill_disk()
+    for node in cluster.nodes:
+        assert "No space left on device" in cluster.inside(node, write, check=False).stderr
+    cluster.free_disk()
+    for node in cluster.nodes:
+        cluster.inside(node, write)
+        assert (cluster.disk / node).read_text() == f"{node}\n"
+    cluster.restore()
+    assert not list(cluster.disk.iterdir())
+
+
+def test_what_a_job_sends_out_of_the_cluster_is_counted(cluster: Cluster) -> None:
+    for statement in (
+        "socket.create_connection(('203.0.113.1', 443), 0.5)",
+        "socket.getaddrinfo('nowhere.test', 443)",
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'?', ('203.0.113.1', 53))",
+    ):
+        before = cluster.attempts("n1")
+        finished(cluster, "--nodelist=n1", "--wrap", f'{sys.executable} -c "import socket; {statement}" || true')
+        assert cluster.attempts("n1") > before, statement
+
+
+def test_talk_within_the_cluster_is_not_counted(cluster: Cluster) -> None:
+    """Nor is the usual way to ask for one's own address, which sends nothing."""
+    before = [cluster.attempts(node) for node in cluster.nodes]
+    for statement in (
+        "socket.create_connection(('n2', 6818), 5)",
+        "socket.create_connection(('ctl', 6817), 5)",
+        "socket.socket(type=socket.SOCK_DGRAM).connect(('203.0.113.1', 53))",
+    ):
+        finished(cluster, "--nodelist=n1", "--wrap", f'{sys.executable} -c "import socket; {statement}"')
+    finished(cluster, "--nodes=3", "--ntasks-per-node=1", "--wrap", "srun hostname && squeue")
+    assert [cluster.attempts(node) for node in cluster.nodes] == before
+
+
 def test_the_job_of_a_killed_node_runs_again_elsewhere(cluster: Cluster) -> None:
     number, before = started(cluster)
     cluster.kill(before[0])
+    (cluster.disk / "meanwhile").touch()
     cluster.wait_until(lambda: running(cluster, number, restarts=1), 90)
     assert nodes_of(cluster, number) != before
     cluster.boot(before[0])
     assert cluster.node_state(before[0]) == "idle"
+    assert cluster.inside(before[0], ["ls", str(cluster.disk)]).stdout.split() == ["meanwhile"]
+    assert cluster.attempts(before[0]) == 0
 
 
 def test_a_cut_cable_is_noticed(cluster: Cluster) -> None:
@@ -197,8 +258,9 @@ def test_torch_reduces_over_two_nodes(cluster: Cluster) -> None:
         'export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1) MASTER_PORT=29500\n'
         f"srun --kill-on-bad-exit=1 {sys.executable} {script}\n"
     )
+    before = [cluster.attempts(node) for node in cluster.nodes]
     output = finished(cluster, "--nodes=2", "--ntasks-per-node=1", str(batch), timeout_s=180)
-    # torch warns between the lines: no name server here finds the names of addresses.
+    assert [cluster.attempts(node) for node in cluster.nodes] == before, output
     lines = re.findall(r"rank (\d) of 2 on (n\d): 3\.0\n", output)
     assert sorted(rank for rank, _ in lines) == ["0", "1"], output
     assert len({node for _, node in lines}) == 2
@@ -211,9 +273,11 @@ def test_a_second_cluster_beside_it_leaves_nothing_when_its_test_is_killed(clust
             assert other.stdout is not None
             number = int(other.stdout.readline())
             assert number in claims.marked()
+            assert claims.disk(number).is_mount()
         finally:
             other.send_signal(signal.SIGKILL)
     claims.remove_leftovers()
     assert number not in claims.marked()
+    assert not claims.disk(number).exists()
     assert claims.bridge(number) not in [name for _, name in socket.if_nameindex()]
     assert all(cluster.node_state(node) == "idle" for node in cluster.nodes)

@@ -6,11 +6,14 @@
 Needs root and Debian's Slurm, no systemd. Each node is a set of namespaces (network, processes, host name, IPC, mounts)
 on a bridge of the cluster's own, so it has an address, a process table, /dev/shm and /tmp/ray to itself; other files
 are shared, as they are on a cluster. The controller runs in this machine's network under a host name of its own.
-There are no cgroups: what a job asks for is counted and not enforced.
+There are no cgroups: what a job asks for is counted and not enforced. What a node sends to an address outside of the
+cluster leads nowhere and is counted.
 
 `/dev/null` stands in for GPUs, MariaDB holds the accounts. All logs lie in `folder/log`.
 """
 
+import errno
+import json
 import os
 import shutil
 import signal
@@ -25,6 +28,7 @@ from types import TracebackType
 from tests.slurm import claims, settings
 
 CONTROLLER = "ctl"
+FILLER = "filler"
 # The daemons' own, and not the tests': a job gets the environment of whoever submits it.
 DAEMON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -32,17 +36,28 @@ DAEMON_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 AS_CONTROLLER = 'mount --bind "$1/hosts" /etc/hosts && hostname "$2" && shift 2 && exec "$@"'
 
 # The first process of a node. It reads a line first: the network card is put in from outside. `wait` also reaps what
-# jobs leave behind.
+# jobs leave behind. What is sent through `out` to `hole` carries the address of neither card, so the kernel drops it.
+# IPv6 is off on the two: it sends of its own accord. The last words are munged, one for each node as everywhere.
 AS_NODE = """
 set -e
 read -r _
 mount --bind "$1/hosts" /etc/hosts
+mount --bind "$1/resolv.conf" /etc/resolv.conf
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=1777 tmpfs /tmp/ray
+mount -t tmpfs -o mode=0755 tmpfs "$1/run"
 hostname "$2"
 ip link set lo up
 ip address add "$3/24" dev eth0
 ip link set eth0 up
+ip link add out arp off type veth peer name hole
+for card in out hole; do
+    [ ! -d /proc/sys/net/ipv6 ] || echo 1 >/proc/sys/net/ipv6/conf/$card/disable_ipv6
+    ip link set $card up
+done
+ip route add default dev out
+shift 3
+"$@"
 slurmd -D &
 wait
 """
@@ -183,7 +198,7 @@ class Cluster:
         self._wait_for_answer("slurmctld", ["scontrol", "ping"])
 
     def restore(self) -> None:
-        """Fit for the next test: no job, every node usable, every cable in, the controller running."""
+        """Fit for the next test: no job, every node usable, every cable in, the controller running, the disk empty."""
         if self._is_off("slurmctld"):
             self.start_controller()
         self.run_client(["scancel", "--user=root"])
@@ -196,6 +211,7 @@ class Cluster:
         self.wait_until(lambda: not self.run_client(["squeue", "--noheader"]).stdout, 60)
         # mix: cores of jobs that ended while the controller was away count as taken for a minute more.
         self.wait_until(lambda: all(self.node_state(node) in ("idle", "mix") for node in self.nodes), 60)
+        self._run(["find", str(self.disk), "-mindepth", "1", "-delete"], 30)
 
     def wait_until(self, predicate: Callable[[], object], timeout_s: float) -> None:
         """Ask again until it holds; TimeoutError, with queue and nodes, if it does not in time.
@@ -211,6 +227,42 @@ class Cluster:
                 failure = error
             time.sleep(0.2)
         raise TimeoutError(f"not within {timeout_s} s; last failure of a client: {failure}\n{self._picture()}")
+
+    # The disk, the way out, the queue.
+
+    @property
+    def disk(self) -> Path:
+        """A small file system (claims.DISK_MB) that this machine and all nodes share; `restore` empties it."""
+        assert self.claim is not None
+        return self.claim.disk
+
+    def fill_disk(self) -> None:
+        """Until not one byte more fits. Empty files and folders can still be made, as on many a full disk."""
+        with (self.disk / FILLER).open("ab", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def free_disk(self) -> None:
+        """Take away what `fill_disk` has put there."""
+        (self.disk / FILLER).unlink(missing_ok=True)
+
+    def attempts(self, node: str) -> int:
+        """How many packets (IPv4) the node has tried to send out of the cluster since it was booted."""
+        show = ["env", f"PATH={DAEMON_PATH}", "ip", "-json", "-statistics", "link", "show", "out"]
+        return int(json.loads(self.inside(node, show).stdout)[0]["stats64"]["tx"]["packets"])
+
+    def preempt(self, node: str, partition: str = "high", hold_s: int = 600) -> str:
+        """Take all of a node for so long by a job that goes first; its number, once it runs.
+
+        Jobs of `gone` make place at once, those of the other partitions after their signal and 10 seconds.
+        """
+        number = self.submit("--exclusive", f"--partition={partition}", f"--nodelist={node}", f"--wrap=sleep {hold_s}")
+        self.wait_until(lambda: self.job(number)["JobState"] != "PENDING", 60)
+        return number
 
     # How it comes up.
 
@@ -233,15 +285,19 @@ class Cluster:
         self.wait_until(lambda: all(self.node_state(node) == "idle" for node in self.nodes), 60)
 
     def _start_munge(self) -> None:
-        key, run = self.folder / "munge.key", self.folder / "run"
+        key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
-        files = {"key-file": key, "socket": run / "munge", "pid-file": run / "munged.pid", "seed-file": run / "seed"}
-        files["log-file"] = self.folder / "log" / "munged.log"
+        # As the controller: a munged vouches for the address that its host's name has when it starts.
+        self._spawn("munged", [*self._as_controller(), *self._munged(CONTROLLER), "--foreground"])
+        self._wait_for_answer("munged", ["munge", "--no-input", f"--socket={self.folder / 'run' / 'munge'}"])
+
+    def _munged(self, host: str) -> list[str]:
+        run = self.folder / "run"
+        files = {"socket": run / "munge", "pid-file": run / "munged.pid", "seed-file": run / "seed"}
+        files |= {"key-file": self.folder / "munge.key", "log-file": self.folder / "log" / f"munged-{host}.log"}
         # --force: a folder of pytest's under /tmp is not where munge wants its socket.
-        argv = ["munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in files.items())]
-        self._spawn("munged", argv)
-        self._wait_for_answer("munged", ["munge", "--no-input", f"--socket={run / 'munge'}"])
+        return ["munged", "--force", *(f"--{name}={path}" for name, path in files.items())]
 
     def _start_accounting(self) -> None:
         data, sock = self.folder / "mysql", self.folder / "run" / "mysql"
@@ -259,7 +315,7 @@ class Cluster:
         assert self.claim is not None
         address = self.claim.address(settings.host_number(node))
         namespaces = ["--net", "--pid", "--uts", "--ipc", "--mount", "--mount-proc", "--fork", "--kill-child"]
-        script = ["sh", "-c", AS_NODE, "node", str(self.folder), node, address]
+        script = ["sh", "-c", AS_NODE, "node", str(self.folder), node, address, *self._munged(node)]
         process = self._spawn(node, ["unshare", *namespaces, *script], stdin=subprocess.PIPE)
         # unshare's child exists once the namespaces do.
         self.wait_until(lambda: self._children(process), 10)
