@@ -1,15 +1,20 @@
 """What runs in a worker process: one fold, or a probe of a few steps. torch is imported here, and only here."""
 
 import os
+import threading
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import locked, make_private
+from cluster import failures
+from data_prep.files import keep_for, locked, make_private, patiently
 from mtl.config import Config, from_dict
 from mtl.runfolder import RunFolder
+
+ENDING = threading.Event()
+"""Set where somebody ends this process to start it again: what goes wrong from then on says nothing of the fold."""
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,22 @@ class FoldJob:
     save_masks: bool = False
     left_over_s: float = 30.0
     """How long a worker of a killed launch may take to notice that its Ray is gone, s."""
+    micro_batches: int = 1
+    """parts in which a batch is trained to begin with"""
+    checkpoint_minutes: float | None = None
+    """how often last.pt is written within an epoch; None: at the ends of epochs alone"""
+    umask: str = "077"
+    """as in site.umask"""
 
 
 def run_fold(job: FoldJob) -> None:
-    """Train a fold under its folder's lock. A failure ends as FAILED with its reason in the folder.
+    """Train a fold under its folder's lock. A failure ends as FAILED with its reason and its kind in the folder.
 
     Of several ranks the first one holds the lock, and each lets its failure end its process, so that whoever started
-    them ends the others, too.
+    them ends the others, too. One that has only lost another rank writes no outcome: they are started again.
     """
-    folder = RunFolder(make_private(Path(job.folder)))
+    keep_for(job.umask)
+    folder = RunFolder(patiently(lambda: make_private(Path(job.folder))))
     first, alone = (os.environ.get(name, default) == default for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     with locked(folder.path, wait_s=job.left_over_s) if first else nullcontext():
         if folder.outcome() == "DONE":
@@ -42,12 +54,28 @@ def run_fold(job: FoldJob) -> None:
             from mtl import data, train
 
             slices = data.load(Path(job.store), config.data_digest)
-            train.train(config, slices, job.number, folder, save_masks=job.save_masks)
+            train.train(
+                config,
+                slices,
+                job.number,
+                folder,
+                save_masks=job.save_masks,
+                micro_batches=job.micro_batches,
+                checkpoint_minutes=job.checkpoint_minutes,
+            )
         except Exception as error:
+            failure = failures.of(error)
+            if failure == failures.LOST or ENDING.is_set():
+                raise
             if alone or folder.outcome() is None:  # the first of several to fail is the cause
-                folder.finish("FAILED", f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+                _failed(folder, error, failure)
             if not alone:
                 raise
+
+
+def _failed(folder: RunFolder, error: Exception, failure: str) -> None:
+    reason, trace = f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+    patiently(lambda: folder.finish("FAILED", reason, failure=failure, traceback=trace))
 
 
 def usable_device(asked: str) -> str:

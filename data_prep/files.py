@@ -8,14 +8,17 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 LARGEST_FILE = 2**31
 """Bytes; no cine study's file is larger."""
+
+T = TypeVar("T")
 
 
 class Locked(RuntimeError):
@@ -34,6 +37,38 @@ def atomic(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that the disk is full, or the user's quota used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def patiently(
+    write: Callable[[], T],
+    wait_s: float = 600,
+    every_s: float = 5,
+    told: Callable[[str], None] | None = None,
+) -> T:
+    """What `write` returns; while the disk is full it is called again, for at most wait_s. Others clear up meanwhile.
+
+    told: hears once that it waits; standard error where nobody is given.
+    """
+    deadline, waits = time.monotonic() + wait_s, False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if not is_full(error) or time.monotonic() >= deadline:
+                raise
+            if not waits:
+                (told or _to_stderr)(f"{error}: waiting for room, {wait_s:.0f} s at most")
+            waits = True
+        time.sleep(every_s)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def read(path: Path) -> bytes:
@@ -79,10 +114,21 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     write_text(path, out.getvalue(), private=private)
 
 
+_folder_mode = 0o700
+
+
+def keep_for(umask: str) -> None:
+    """Who may read what this process makes from now on: an octal number, 077 for the owner alone, 027 for the group."""
+    global _folder_mode
+    os.umask(int(umask, 8))
+    _folder_mode = 0o777 & ~int(umask, 8)
+
+
 def make_private(folder: Path) -> Path:
-    """Create a folder, and those above it that are missing, for their owner alone; what exists is left as it is."""
+    """Create a folder, and those above it that are missing, for their owner alone (or as keep_for() has said); what
+    exists is left as it is."""
     for missing in [f for f in (folder, *folder.parents) if not f.exists()][::-1]:
-        missing.mkdir(mode=0o700, exist_ok=True)
+        missing.mkdir(mode=_folder_mode, exist_ok=True)
     return folder
 
 
@@ -101,8 +147,8 @@ def locked(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
                     raise Locked(f"{folder} is being written by {handle.read().strip() or 'somebody'}") from None
                 time.sleep(0.1)
         handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {os.uname().nodename}")
-        handle.flush()
+        with suppress(OSError):  # on a full disk it holds without saying who
+            os.write(handle.fileno(), f"process {os.getpid()} on {os.uname().nodename}".encode())
         yield
 
 

@@ -1,5 +1,6 @@
 """last.pt and best.pt: what a fold goes on from, whole or not there, and never another fold's."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ def identity(config: Config, number: int) -> dict[str, Any]:
 
 
 def save(path: Path, state: dict[str, Any], config: Config, number: int) -> None:
-    """Write it; an earlier one stays until the new one is whole on the disk."""
+    """Write it; an earlier one stays until the new one is whole on the disk. OSError where the disk is full."""
+    made = io.BytesIO()  # torch's own writer says RuntimeError of a full disk, and not why
+    torch.save({**state, **identity(config, number)}, made)
     with atomic(path) as temporary:
-        torch.save({**state, **identity(config, number)}, temporary)
+        temporary.write_bytes(made.getbuffer())
 
 
 def load(path: Path, config: Config, number: int) -> dict[str, Any]:

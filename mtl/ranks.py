@@ -4,8 +4,9 @@ RANK, WORLD_SIZE and LOCAL_RANK say which one this is, MASTER_ADDR and MASTER_PO
 """
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,6 +18,14 @@ from torch import nn
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for the others: rank 0 alone scores and writes."""
+GONE = re.compile(r"gloo/transport/[\w/]+/(pair|buffer|unbound_buffer)\.cc|Connection (closed|reset) by peer")
+"""What stands in the plain RuntimeErrors that gloo raises where a peer does not answer."""
+
+
+class LostRank(RuntimeError):
+    """Another rank is gone, so that this one cannot go on. Why, only the other one could say."""
+
+    failure = "lost"  # cluster/failures.py
 
 
 @dataclass(frozen=True)
@@ -70,12 +79,19 @@ class Ranks:
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return nn.parallel.DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
 
+    def apart(self, module: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+        """Forward and backward pass in here, where wanted, add to this rank's own gradients; the next pass outside
+        takes the mean over ranks of the sum."""
+        if wanted and isinstance(module, nn.parallel.DistributedDataParallel):
+            return module.no_sync()
+        return nullcontext()
+
 
 @contextmanager
 def ranks(kind: torch.device) -> Iterator[Ranks]:
     """This process's place among the ranks; their process group lasts as long (nccl on GPUs, gloo else).
 
-    ValueError where the environment names a place that cannot be.
+    ValueError where the environment names a place that cannot be, LostRank where another rank is gone.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -88,9 +104,18 @@ def ranks(kind: torch.device) -> Iterator[Ranks]:
     rank, size, local = (int(os.environ[name]) for name in names)
     if kind.type == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
+        dist.init_process_group("nccl" if kind.type == "cuda" else "gloo", timeout=PATIENCE)
         yield Ranks(rank, size, local)
         dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    except Exception as error:
+        if _gone(error):
+            raise LostRank("another rank is gone; its own log says why") from error
+        raise  # the group stays until the process ends: who loses its peers first must not hide why this one failed
+    dist.destroy_process_group()
+
+
+def _gone(error: Exception) -> bool:
+    """Whether torch.distributed says so: by a type of its own or, gloo's transport, in words alone."""
+    plain = type(error) is RuntimeError and GONE.search(str(error)) is not None
+    return plain or isinstance(error, dist.DistError)

@@ -14,19 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_prep.files import is_full, patiently
 from mtl import checkpoint, evaluate
 from mtl.config import Config, fold_dict
 from mtl.data import Fold, Slices, folds_of
 from mtl.network import resolve_precision
 from mtl.ranks import ranks
 from mtl.runfolder import RunFolder, best_epoch
-from mtl.trainer import Trainer, resolve_device
+from mtl.trainer import Progress, Trainer, resolve_device
 
 Observer = Callable[[dict[str, Any]], None]
+Keep = Callable[[Progress], None]
 
 
 class OutOfMemory(RuntimeError):
     """The device's memory does not hold a batch, nor half of one."""
+
+    failure = "memory"  # cluster/failures.py
 
 
 def train(
@@ -37,12 +41,18 @@ def train(
     observer: Observer | None = None,
     *,
     save_masks: bool = False,
+    micro_batches: int = 1,
+    checkpoint_minutes: float | None = None,
 ) -> None:
     """Train fold `number` to its end, from last.pt where there is one; then evaluate the best epoch.
 
-    Every rank calls it (mtl/ranks.py); the first one scores and writes. The caller holds the folder's lock.
+    Every rank calls it (mtl/ranks.py); the first one scores, reads and writes. The caller holds the folder's lock.
     observer: is told each epoch's record once it is on the disk, on the first rank. save_masks: keep the test fold's
-    predicted masks.
+    predicted masks. micro_batches: parts in which a batch is trained to begin with (Trainer.build); never fewer than
+    last.pt says. checkpoint_minutes: write last.pt within an epoch, too, when so long has gone since the last time;
+    None: at the ends of epochs alone. A disk that is full is waited for (data_prep/files.py).
+
+    ranks.LostRank where another rank is gone: start all of them again.
     """
     kind = resolve_device(config.train.device)
     with ranks(kind) as among:
@@ -50,39 +60,40 @@ def train(
             raise ValueError(f"train.batch_size is {config.train.batch_size} for {among.size} ranks, wanted one each")
         fold, device = fold_of(config, slices, number), among.device(kind)
         if among.first:
-            folder.prepare(fold_dict(asdict(config), number))
-        among.told(None)  # nobody reads before the folder is prepared
-        trainer = Trainer(config, slices, fold, number, device, among)
-        records = _epochs(trainer, folder, observer)
-        if not among.first:
-            return
-        best = checkpoint.load(folder.best, config, number)
-        trainer.network.load_state_dict(best["network"])
-        evaluate.write(trainer.network, trainer.placed, fold, folder, config.train, save_masks=save_masks)
-        record = best_epoch(records)
-        folder.finish(
-            "DONE",
-            "all epochs trained",
-            best_epoch=record["epoch"],
-            dice_val=record["dice_val"],
-            area_mad_mm2=record["area_mad_mm2"],
-            **facts(trainer),
-        )
+            patiently(lambda: folder.prepare(fold_dict(asdict(config), number)))
+        trainer = Trainer(config, slices, fold, number, device, among, micro_batches)
+        records = _epochs(trainer, folder, observer, checkpoint_minutes)
+        if among.first:
+            _finish(trainer, folder, records, save_masks=save_masks)
 
 
-def _epochs(trainer: Trainer, folder: RunFolder, observer: Observer | None) -> list[dict[str, Any]]:
+def _finish(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]], *, save_masks: bool) -> None:
+    """Evaluate the best epoch's network and write it all."""
+    best, settings = checkpoint.load(folder.best, trainer.config, trainer.number), trainer.config.train
+    network, placed, fold, record = trainer.network, trainer.placed, trainer.fold, best_epoch(records)
+    network.load_state_dict(best["network"])
+    scores = {key: record[key] for key in ("dice_val", "area_mad_mm2")}
+    patiently(lambda: evaluate.write(network, placed, fold, folder, settings, save_masks=save_masks))
+    told = {"best_epoch": record["epoch"], **scores, **facts(trainer)}
+    patiently(lambda: folder.finish("DONE", "all epochs trained", **told))
+
+
+def _epochs(
+    trainer: Trainer, folder: RunFolder, observer: Observer | None, checkpoint_minutes: float | None
+) -> list[dict[str, Any]]:
     """Train what is left; the records of all epochs."""
-    records = _resume(trainer, folder)
+    records, begun = _resume(trainer, folder)
     for epoch in range(len(records) + 1, trainer.config.train.epochs + 1):
-        record = _epoch(trainer, epoch)
+        keep = _keeper(trainer, folder, records, checkpoint_minutes)
+        record = _epoch(trainer, epoch, begun, keep)
         if record is None:
-            # From the end of the epoch before, so that nothing of the failed one is left (BatchNorm's means).
+            # From what was kept last, so that nothing of the failed batch is left (BatchNorm's means).
             trainer.build(micro_batches=2)
-            if _resume(trainer, folder):
-                trainer.micro_batches = 2
-            record = _epoch(trainer, epoch)
+            _, begun = _resume(trainer, folder)
+            record = _epoch(trainer, epoch, begun, keep)
         assert record is not None
         records.append(record)
+        begun = None
         if trainer.ranks.first:
             _keep(trainer, folder, records)
             if observer:
@@ -90,10 +101,10 @@ def _epochs(trainer: Trainer, folder: RunFolder, observer: Observer | None) -> l
     return records
 
 
-def _epoch(trainer: Trainer, epoch: int) -> dict[str, Any] | None:
+def _epoch(trainer: Trainer, epoch: int, begun: Progress | None, keep: Keep | None) -> dict[str, Any] | None:
     """The epoch's record; None where the device's memory was too small for it and half batches may be tried."""
     try:
-        return trainer.epoch(epoch)
+        return trainer.epoch(epoch, begun, keep)
     except torch.OutOfMemoryError as error:
         halved = trainer.micro_batches > 1
         if halved or trainer.ranks.size > 1:  # ranks wait for one another: one of them cannot begin again alone
@@ -114,19 +125,48 @@ def _keep(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]]) ->
     which says that the epoch is done, comes last."""
     config, number, epoch = trainer.config, trainer.number, records[-1]["epoch"]
     if best_epoch(records)["epoch"] == epoch:
-        checkpoint.save(folder.best, {"network": trainer.network.state_dict(), "epoch": epoch}, config, number)
-    folder.write_epochs(records)
-    checkpoint.save(folder.last, {**trainer.state(), "records": records}, config, number)
+        best = {"network": trainer.network.state_dict(), "epoch": epoch}
+        patiently(lambda: checkpoint.save(folder.best, best, config, number))
+    patiently(lambda: folder.write_epochs(records))
+    patiently(lambda: checkpoint.save(folder.last, {**trainer.state(), "records": records}, config, number))
 
 
-def _resume(trainer: Trainer, folder: RunFolder) -> list[dict[str, Any]]:
-    if not folder.last.exists():
-        return []
-    state = checkpoint.load(folder.last, trainer.config, trainer.number)
+def _keeper(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]], minutes: float | None) -> Keep | None:
+    """What writes last.pt within the epoch after `records`, every so many minutes; None where nothing is to do."""
+    if minutes is None or not trainer.ranks.first:
+        return None
+    last_s = time.monotonic()
+
+    def keep(so_far: Progress) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s < 60 * minutes:
+            return
+        state = {**trainer.state(), "records": records, "within": asdict(so_far)}
+        try:
+            checkpoint.save(folder.last, state, trainer.config, trainer.number)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            # What was kept before stands; that the end of the epoch finds no room is early enough to wait for some.
+        last_s = time.monotonic()
+
+    return keep
+
+
+def _resume(trainer: Trainer, folder: RunFolder) -> tuple[list[dict[str, Any]], Progress | None]:
+    """The records so far, and how far the next epoch had come if it was kept in its middle. One reads for all ranks:
+    other nodes may not see yet what stands on the disk."""
+    state: dict[str, Any] | None = None
+    if trainer.ranks.first and folder.last.exists():
+        state = checkpoint.load(folder.last, trainer.config, trainer.number)
+    state = trainer.ranks.told(state)
+    if state is None:
+        return [], None
     trainer.load(state)
+    records, within = list(state["records"]), state.get("within")
     if trainer.ranks.first:
-        folder.write_epochs(state["records"])
-    return list(state["records"])
+        patiently(lambda: folder.write_epochs(records))
+    return records, Progress(**within) if within else None
 
 
 def fold_of(config: Config, slices: Slices, number: int) -> Fold:

@@ -4,27 +4,29 @@ import math
 import os
 import shutil
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mtl import augment, evaluate, weighting
 from mtl.config import Config
 from mtl.data import Fold, Slices
-from mtl.loss import area_loss, segmentation_loss
-from mtl.network import UNet, arithmetic
+from mtl.joint import Coming, Joint
+from mtl.network import UNet
 from mtl.placed import Placed
 from mtl.ranks import Ranks
-from mtl.weighting import Way
 
 ALONE = Ranks()
 
 
 class Diverged(ArithmeticError):
     """The loss is not a number any more."""
+
+    failure = "diverged"  # cluster/failures.py
 
 
 def resolve_device(asked: str) -> torch.device:
@@ -48,60 +50,43 @@ def check_compiler(device: torch.device) -> None:
         raise ValueError(f"train.compile wants a C++ compiler ({', '.join(compilers)}): install one, or leave it false")
 
 
-class Joint(nn.Module):
-    """Network and weighting as one module: what is averaged over ranks are the gradients of both."""
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch has come."""
 
-    weighting: Way
+    epoch: int
+    batches: int = 0
+    """that are trained, of the epoch's"""
+    slices: int = 0
+    """in them, the copies included"""
+    sums: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """of the joint loss, L_seg and L_area (mm2) over these slices"""
+    seconds: float = 0.0
+    """that it took, without what was lost in interruptions"""
 
-    def __init__(self, network: UNet, way: Way, among: Ranks, precision: str, *, compiled: bool = False) -> None:
-        super().__init__()
-        self.weighting, self.ranks, self.precision = way, among, precision
-        self.network = torch.compile(network, dynamic=False) if compiled else network
-        self.started = False
-
-    def forward(
-        self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The joint loss, L_seg and L_area (mm2; NaN without a regression path), whose means over ranks are the
-        batch's: eq. (5) is linear in the two losses."""
-        with arithmetic(self.precision, image.device):
-            logits, area = self.network(image)
-        seg = share * segmentation_loss(logits.float(), mask)
-        reg = seg.new_full((), math.nan) if area is None else share * area_loss(area, area_mm2)
-        if not self.started:
-            self.weighting.start(self.ranks.mean(seg), self.ranks.mean(reg))
-            self.started = True
-        return self.weighting.total(seg, reg), seg, reg
-
-
-class _Coming:
-    """Numbers on their way from the device: the processor goes on and queues the backward pass meanwhile."""
-
-    def __init__(self, values: torch.Tensor) -> None:
-        if values.device.type != "cuda":
-            self._values, self._event = values, None
-            return
-        self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        self._values.copy_(values, non_blocking=True)
-        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._event.record()
-
-    def arrived(self) -> np.ndarray:
-        if self._event is not None:
-            self._event.synchronize()
-        return self._values.double().cpu().numpy()
+    def after(self, losses: Sequence[float], slices: int, seconds: float) -> "Progress":
+        """One batch further, of so many slices and these mean losses."""
+        sums = tuple(before + loss * slices for before, loss in zip(self.sums, losses, strict=True))
+        return Progress(self.epoch, self.batches + 1, self.slices + slices, sums, seconds)
 
 
 class Trainer:
     """Network, weighting and optimiser of one fold, and one step of theirs."""
 
     def __init__(
-        self, config: Config, slices: Slices, fold: Fold, number: int, device: torch.device, among: Ranks = ALONE
+        self,
+        config: Config,
+        slices: Slices,
+        fold: Fold,
+        number: int,
+        device: torch.device,
+        among: Ranks = ALONE,
+        micro_batches: int = 1,
     ) -> None:
         self.config, self.slices, self.fold, self.device, self.ranks = config, slices, fold, device, among
         self.number, self.placed = number, Placed(slices, device)
         torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
-        self.build(micro_batches=1)
+        self.build(micro_batches)
 
     def build(self, micro_batches: int) -> None:
         """Everything that is trained, as it is before the first epoch.
@@ -162,54 +147,66 @@ class Trainer:
         image, mask = augment.apply(image, mask, moved)
         return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
 
+    def _parts(self, count: int) -> list[tuple[slice, float]]:
+        """A batch of `count` samples in micro-batches: which, and their share in its loss. Every rank goes through as
+        many; one that has nothing for a part takes a sample without weight, as in Ranks.part()."""
+        number = self.micro_batches if self.ranks.size > 1 else min(self.micro_batches, count)
+        parts = np.array_split(np.arange(count), number)
+        return [(slice(p[0], p[-1] + 1), len(p) / count) if len(p) else (slice(0, 1), 0.0) for p in parts]
+
     def step(
         self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float = 1.0
     ) -> tuple[float, float, float]:
         """One descent, together with the other ranks. Returns the batch's joint loss, L_seg and L_area (mm2; NaN
         without a regression path)."""
         self.optimiser.zero_grad()
-        told = np.zeros(3)
-        for some in np.array_split(np.arange(len(image)), min(self.micro_batches, len(image))):
-            part, weight = slice(some[0], some[-1] + 1), len(some) / len(image)
-            losses = self.averaged(image[part], mask[part], area_mm2[part], share)
-            there = _Coming(self.ranks.mean(torch.stack(losses)))
-            (weight * losses[0] if weight < 1 else losses[0]).backward()
-            told += weight * there.arrived()
+        told, parts = np.zeros(3), self._parts(len(image))
+        for number, (part, weight) in enumerate(parts, start=1):
+            with self.ranks.apart(self.averaged, number < len(parts)):
+                losses = self.averaged(image[part], mask[part], area_mm2[part], share)
+                there = Coming(self.ranks.mean(weight * torch.stack(losses)))
+                (weight * losses[0] if weight < 1 else losses[0]).backward()
+            told += there.arrived()
         total, seg, reg = told.tolist()
         if not math.isfinite(total):
             raise Diverged(f"loss {total}: L_seg {seg}, L_area {reg} mm2")
         self.optimiser.step()
         return total, seg, reg
 
-    def epoch(self, epoch: int) -> dict[str, Any]:
-        """Train one epoch, score the selection set; the epoch's record. The other ranks hear it from the first."""
-        begin = time.perf_counter()
-        lr = self.config.optim.lr * self.config.optim.decay ** (epoch - 1)
+    def epoch(
+        self, epoch: int, begun: Progress | None = None, keep: Callable[[Progress], None] | None = None
+    ) -> dict[str, Any]:
+        """Train one epoch, score the selection set; the epoch's record. The other ranks hear it from the first.
+
+        begun: how far it had come where it goes on. keep: is told after every batch how far it has come.
+        """
+        so_far, lr = begun or Progress(epoch), self.config.optim.lr * self.config.optim.decay ** (epoch - 1)
+        begin = time.perf_counter() - so_far.seconds
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.network.train()
-        draws, sums, count = self.draws(epoch), np.zeros(3), 0
-        for number, pairs in enumerate(self.batches(epoch), start=1):
+        draws = self.draws(epoch)
+        for number, pairs in enumerate(self.batches(epoch)[so_far.batches :], start=so_far.batches + 1):
             try:
                 mine, share = self.ranks.part(pairs)
                 losses = self.step(*self.inputs(mine, draws), share)
             except Diverged as error:
                 raise Diverged(f"epoch {epoch}, batch {number}: {error}, {self.weighting.state()}") from None
-            sums += np.multiply(losses, len(pairs))
-            count += len(pairs)
-        trained_s = time.perf_counter() - begin
-        record = self._record(epoch, lr, sums / count, count / trained_s, begin) if self.ranks.first else None
+            so_far = so_far.after(losses, len(pairs), time.perf_counter() - begin)
+            if keep:
+                keep(so_far)
+        record = self._record(so_far, lr, begin) if self.ranks.first else None
         told: dict[str, Any] = self.ranks.told(record)
         return told
 
-    def _record(self, epoch: int, lr: float, losses: np.ndarray, slices_per_s: float, begin: float) -> dict[str, Any]:
+    def _record(self, trained: Progress, lr: float, begin: float) -> dict[str, Any]:
         predicted = evaluate.predict(self.network, self.placed, self.fold.selection, self.config.train)
         dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
         if not math.isfinite(area_mad_mm2):
-            raise Diverged(f"epoch {epoch}: the area error on the selection set is {area_mad_mm2} mm2")
-        loss, loss_seg, loss_area = losses.tolist()
+            raise Diverged(f"epoch {trained.epoch}: the area error on the selection set is {area_mad_mm2} mm2")
+        loss, loss_seg, loss_area = (total / trained.slices for total in trained.sums)
         return {
-            "epoch": epoch,
+            "epoch": trained.epoch,
             "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "loss_train": loss,
             "loss_seg_train": loss_seg,
@@ -219,7 +216,7 @@ class Trainer:
             **self.weighting.state(),
             "lr": lr,
             "seconds": time.perf_counter() - begin,
-            "slices_per_s": slices_per_s,
+            "slices_per_s": trained.slices / trained.seconds,
         }
 
     def state(self) -> dict[str, Any]:
@@ -234,5 +231,5 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.weighting.load_state_dict(state["weighting"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.micro_batches = int(state["micro_batches"])
+        self.micro_batches = max(self.micro_batches, int(state["micro_batches"]))
         self.joint.started = True

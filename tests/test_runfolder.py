@@ -1,8 +1,10 @@
-"""Atomic writes, the lock, outcomes."""
+"""Atomic writes, the lock, outcomes, patience with a full disk."""
 
+import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,46 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_waited_for_and_told_once(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[int] = []
+
+    def write() -> str:
+        tried.append(len(tried))
+        if len(tried) < 4:
+            raise OSError(number, os.strerror(number), str(tmp_path / "last.pt"))
+        return "written"
+
+    assert files.patiently(write, wait_s=60, every_s=0.001) == "written"
+    assert len(tried) == 4
+    told = capsys.readouterr().err
+    assert told == f"[Errno {number}] {os.strerror(number)}: '{tmp_path}/last.pt': waiting for room, 60 s at most\n"
+    tried.clear()
+    lines: list[str] = []
+    files.patiently(write, wait_s=60, every_s=0.001, told=lines.append)
+    assert lines == [told.strip()]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_wait_for_a_full_disk_ends_and_no_other_error_is_waited_for() -> None:
+    def write(number: int) -> None:
+        tried.append(number)
+        raise OSError(number, os.strerror(number))
+
+    tried: list[int] = []
+    begin = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        files.patiently(lambda: write(errno.ENOSPC), wait_s=0.2, every_s=0.05, told=lambda line: None)
+    assert 0.2 <= time.monotonic() - begin < 2
+    assert len(tried) > 2
+    tried.clear()
+    with pytest.raises(OSError, match="Permission denied"):
+        files.patiently(lambda: write(errno.EACCES))
+    assert tried == [errno.EACCES]
+
+
 def test_csv_keeps_every_digit_and_leaves_missing_numbers_empty(tmp_path: Path) -> None:
     third = 1 / 3
     files.write_csv(tmp_path / "x.csv", [{"a": third, "b": None, "c": float("nan")}], ["a", "b", "c"])
@@ -52,6 +94,17 @@ def test_the_lock_holds_against_another_process_and_says_who(tmp_path: Path) -> 
         other.wait()
         with locked(tmp_path, wait_s=5):
             pass
+
+
+def test_a_lock_holds_where_there_is_no_room_to_say_who_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("data_prep.files.os.write", full)
+    with locked(tmp_path), pytest.raises(Locked, match="is being written by somebody"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
 
 
 def test_folders_are_private(tmp_path: Path) -> None:

@@ -2,9 +2,16 @@
 
 import csv
 import dataclasses
+import errno
+import functools
 import os
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +19,7 @@ import pytest
 import torch
 import zarr
 
-from data_prep import convert, store
+from data_prep import convert, files, store
 from mtl import checkpoint, data, evaluate, network, train
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
 from mtl.data import Slices, folds_of
@@ -36,12 +43,17 @@ def weights(folder: RunFolder, name: str) -> dict[str, torch.Tensor]:
     return dict(torch.load(folder.path / name, weights_only=True)["network"])
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
 @pytest.fixture
-def whole(config: Config, slices: Slices, tmp_path: Path) -> RunFolder:
-    """An uninterrupted training of fold 1."""
-    folder = RunFolder(tmp_path / "whole")
-    train.train(config, slices, 1, folder)
-    return folder
+def whole(config: Config, slices: Slices, shared: Path, tmp_path: Path) -> RunFolder:
+    """An uninterrupted training of fold 1, trained once and copied for each test."""
+    if not shared.exists():
+        train.train(config, slices, 1, RunFolder(shared))
+    return RunFolder(shutil.copytree(shared, tmp_path / "whole"))
 
 
 def assert_same(a: RunFolder, b: RunFolder) -> None:
@@ -136,6 +148,171 @@ def test_killed_before_any_write_it_ends_with_the_same_numbers(
     assert_same(folder, whole)
 
 
+def killed_every(
+    steps: int, settings: Config, slices: Slices, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RunFolder:
+    """Fold 1, kept after every batch, killed before the next one after so many, and started again until it is done."""
+    folder, step, left = RunFolder(path), Trainer.step, [0]
+
+    def dying(self: Trainer, *args: Any) -> Any:
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return step(self, *args)
+
+    batches = settings.train.epochs * len(trainer_of(settings, slices).batches(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", dying)
+        for _ in range(-(-batches // steps)):
+            assert folder.outcome() is None
+            left[0] = steps
+            with suppress(Killed):
+                train.train(settings, slices, 1, folder, checkpoint_minutes=0.0)
+    assert folder.outcome() == "DONE"
+    return folder
+
+
+def trainer_of(settings: Config, slices: Slices) -> Trainer:
+    """Of fold 1, before its first step."""
+    return Trainer(settings, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU)
+
+
+def test_killed_in_the_middle_of_epochs_it_ends_with_the_same_numbers(
+    whole: RunFolder, config: Config, slices: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_same(killed_every(4, config, slices, tmp_path / "killed", monkeypatch), whole)
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(None, []), (5.0, [5, 10])])
+def test_within_an_epoch_it_is_kept_when_so_many_minutes_have_gone(
+    minutes: float | None,
+    kept: list[int],
+    config: Config,
+    slices: Slices,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Fourteen batches an epoch, of a minute each."""
+    steps, told = [0], []
+    step, save = Trainer.step, checkpoint.save
+
+    def slow(self: Trainer, *args: Any) -> Any:
+        steps[0] += 1
+        return step(self, *args)
+
+    def saved(path: Path, state: dict[str, Any], *others: Any) -> None:
+        told.append((path.name, state.get("within", {}).get("batches")))
+        save(path, state, *others)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    monkeypatch.setattr(checkpoint, "save", saved)
+    clock = SimpleNamespace(monotonic=lambda: 60.0 * steps[0], perf_counter=time.perf_counter)
+    monkeypatch.setattr(train, "time", clock)
+    settings = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2))
+    train.train(settings, slices, 1, RunFolder(tmp_path / "run"), checkpoint_minutes=minutes)
+    assert [batches for name, batches in told if name == "last.pt"] == [*kept, None, *kept, None]
+
+
+def test_a_resumed_epoch_tells_the_time_that_its_earlier_parts_took_too(
+    config: Config, slices: Slices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "predict", killing)
+        with pytest.raises(Killed):
+            train.train(config, slices, 1, folder, checkpoint_minutes=0.0)
+    state = torch.load(folder.last, weights_only=True)
+    assert (state["within"]["epoch"], state["within"]["batches"], state["within"]["slices"]) == (1, 14, 54)
+    state["within"]["seconds"] = 5400.0
+    torch.save(state, folder.last)
+    train.train(config, slices, 1, folder)
+    first, second, _ = folder.epochs()
+    assert 5400 < first["seconds"] < 5460
+    assert first["slices_per_s"] == pytest.approx(54 / 5400, rel=0.01)
+    assert second["seconds"] < 60
+
+
+def killing(*args: Any) -> None:
+    raise Killed
+
+
+def test_between_epochs_last_pt_is_as_it_always_was(whole: RunFolder) -> None:
+    trained = {"network", "weighting", "optimiser", "micro_batches"}
+    assert set(torch.load(whole.last, weights_only=True)) == {*trained, "records", "config", "data_digest", "fold"}
+
+
+def test_while_the_disk_is_full_for_a_moment_it_waits(
+    whole: RunFolder,
+    config: Config,
+    slices: Slices,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """There is no room for the first file of each name."""
+    folder, refused, replace = RunFolder(tmp_path / "run"), set(), os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target.name not in refused:
+            refused.add(target.name)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr("data_prep.files.os.replace", full)
+    monkeypatch.setattr(train, "patiently", functools.partial(files.patiently, every_s=0.0))
+    train.train(config, slices, 1, folder)
+    assert_same(folder, whole)
+    csvs = {"volumes.csv", "slices.csv"}
+    assert refused == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
+    assert capsys.readouterr().err.count("waiting for room, 600 s at most\n") == 6  # one for the evaluation's three
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 2 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", str(path)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a disk to fill it")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Until there is no room for another page."""
+    with suppress(OSError), open(path, "ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_on_a_disk_that_is_really_full_it_waits_at_the_ends_of_epochs_and_not_within(
+    whole: RunFolder, config: Config, slices: Slices, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, filler, waits = RunFolder(disk / "run"), disk / "filler", []
+
+    def clear_up(line: str) -> None:
+        assert "No space left on device" in line
+        waits.append(folder.epochs())
+        filler.unlink()
+
+    monkeypatch.setattr(train, "patiently", functools.partial(files.patiently, every_s=0.0, told=clear_up))
+    train.train(config, slices, 1, folder, lambda record: fill(filler), save_masks=True, checkpoint_minutes=0.0)
+    assert_same(folder, whole)
+    assert [len(epochs) for epochs in waits] == [1, 2, 3]  # twice for the next epoch's files, once for the evaluation
+
+
+def test_a_checkpoint_on_a_full_disk_is_an_error_of_the_system(
+    disk: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(disk / "last.pt", {"network": torch.zeros(9)}, config, 1)
+    fill(disk / "filler")
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(disk / "last.pt", {"network": torch.zeros(99999)}, config, 1)
+    assert torch.equal(checkpoint.load(disk / "last.pt", config, 1)["network"], torch.zeros(9))
+    assert {path.name for path in disk.iterdir()} == {"last.pt", "filler"}
+
+
 def test_each_image_and_copy_is_seen_once_an_epoch(slices: Slices, config: Config) -> None:
     fold = folds_of(slices, 5, 0, "validation")[0]
     trainer = Trainer(config, slices, fold, 0, CPU)
@@ -190,7 +367,7 @@ def test_the_papers_selection_reports_the_test_set_alone(slices: Slices, config:
 
 
 def test_the_baseline_trains_and_its_area_comes_from_its_segmentation(
-    slices: Slices, config: Config, tmp_path: Path
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = dataclasses.replace(config, model=Model(branch="none", width=2))
     whole = RunFolder(tmp_path / "whole")
@@ -204,10 +381,11 @@ def test_the_baseline_trains_and_its_area_comes_from_its_segmentation(
     best = max(whole.epochs(), key=lambda record: record["dice_val"])
     assert best["area_mad_mm2"] == pytest.approx(np.mean(errors), rel=1e-5)
     assert_same(killed_once(settings, slices, tmp_path / "killed"), whole)
+    assert_same(killed_every(9, settings, slices, tmp_path / "within", monkeypatch), whole)
 
 
 def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
-    slices: Slices, config: Config, tmp_path: Path
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = dataclasses.replace(
         config,
@@ -218,6 +396,7 @@ def test_other_norms_normalisations_and_starts_resume_to_the_same_numbers(
     whole = RunFolder(tmp_path / "whole")
     train.train(settings, slices, 1, whole)
     assert_same(killed_once(settings, slices, tmp_path / "killed"), whole)
+    assert_same(killed_every(9, settings, slices, tmp_path / "within", monkeypatch), whole)
 
 
 @pytest.mark.parametrize("change", [{"precision": "bf16"}, {"channels_last": False}])
@@ -372,7 +551,8 @@ def out_of_memory_at(monkeypatch: pytest.MonkeyPatch, largest: int, begins_at: i
 def test_out_of_memory_halves_the_batch_once_and_leaves_nothing_of_the_failed_epoch(
     slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Short of memory in the middle of the second epoch, or from its first batch on: the same numbers."""
+    """Short of memory in the middle of the second epoch, or from its first batch on, or halved before it because that
+    was asked for: the same numbers."""
     middle, beginning = RunFolder(tmp_path / "middle"), RunFolder(tmp_path / "beginning")
     batches = len(Trainer(config, slices, folds_of(slices, 5, 0, "validation")[1], 1, CPU).batches(1))
 
@@ -386,9 +566,12 @@ def test_out_of_memory_halves_the_batch_once_and_leaves_nothing_of_the_failed_ep
         tried = out_of_memory_at(patch, largest=2, begins_at=batches + 3)
         train.train(config, slices, 1, middle)
     assert max(tried[batches + 1 : batches + 5]) > 2  # whole batches first, in the second epoch too
+    asked = RunFolder(shutil.copytree(beginning.path, tmp_path / "asked"))
+    train.train(config, slices, 1, asked, micro_batches=2)
     out_of_memory_at(monkeypatch, largest=2)
     train.train(config, slices, 1, beginning)
     assert_same(middle, beginning)
+    assert_same(asked, beginning)
     assert middle.facts()["micro_batches"] == 2
     assert numbers(middle)[0] == {k: v for k, v in first[0].items() if k not in TIMES}
 
@@ -415,12 +598,32 @@ def test_out_of_memory_in_half_batches_fails_with_advice(
         train.train(config, slices, 1, RunFolder(tmp_path / "run"))
 
 
+def test_out_of_memory_goes_on_in_halves_from_what_was_kept_last(
+    slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short of memory in the fifth batch of the second epoch: no batch is trained twice."""
+    settings, step = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2)), Trainer.step
+    halves: list[int] = []
+
+    def counted(self: Trainer, *args: Any) -> Any:
+        halves.append(self.micro_batches)
+        if len(halves) == 14 + 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    folder = RunFolder(tmp_path / "run")
+    train.train(settings, slices, 1, folder, checkpoint_minutes=0.0)
+    assert halves == [1] * (14 + 5) + [2] * 10
+    assert [record["epoch"] for record in folder.epochs()] == [1, 2]
+
+
 def test_killed_in_half_batches_it_goes_on_in_them(
     slices: Slices, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out_of_memory_at(monkeypatch, largest=2)
     whole, broken = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "broken")
-    train.train(config, slices, 1, whole)
+    train.train(config, slices, 1, whole, micro_batches=2)
+    out_of_memory_at(monkeypatch, largest=2)
 
     def kill(record: dict[str, Any]) -> None:
         raise Killed
