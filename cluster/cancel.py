@@ -9,19 +9,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from cluster import broker, slurm
+from cluster import driver, probe, slurm, watched
 
 
 def cancel(sweep_folder: Path) -> list[str]:
     """The ids of the jobs that were ended. ValueError where the folder holds no sweep that ran on Slurm."""
-    watched, _, _ = broker.read(sweep_folder)
-    driver = broker.driver_of(sweep_folder)
-    if not watched and not driver:
+    sweep_folder = sweep_folder.resolve()
+    found = watched.read(sweep_folder).by_folder.values()
+    mine = [*filter(None, [driver.driver_of(sweep_folder), probe.job_of(sweep_folder)])]
+    if not found and not mine:
         raise ValueError(
             f"{sweep_folder}: no sweep on Slurm in it; wanted a sweep's folder, such as runs/branch_location"
         )
     jobs = slurm.jobs()
-    mine = [*([driver] if driver else []), *(w.id for w in watched.values())]
+    mine += dict.fromkeys(w.id for w in found)  # folds may share a job
     alive = [job for job in mine if job in jobs and jobs[job].alive]
     slurm.cancel(alive)
     return alive

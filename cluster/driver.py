@@ -1,194 +1,214 @@
-"""The driver on Slurm: what is checked and shown before anything is queued, and the driver as a small job of its own.
+"""The driver on Slurm: the sweep's brain as a small job of its own, and the broker at work beside it.
 
-The driver is `launch.py ... driver=here` in a job of one or two cores: it runs Ray Tune and the broker, and trains
-nothing. All its state lies in the sweep's folder, so that a driver that is queued again, or started by hand after it
-died, goes on.
+The driver is `launch.py ... driver=here` in a job of two cores: it runs Ray Tune and the broker, and trains nothing.
+All its state lies in the sweep's folder, so that a driver that is queued again, or started by hand after it died, goes
+on.
 """
 
-import getpass
+import json
 import os
-import shlex
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cluster import slurm, submission
-from cluster.broker import Broker, driver_of, keep_driver
-from cluster.executors import ENVIRONMENT
-from cluster.folds import Configuration
-from cluster.settings import Site
-from data_prep.files import write_text
-from mtl.runfolder import RunFolder
+from cluster import probe, script, settings, slurm, snapshot
+from cluster.broker import Broker, Place
+from cluster.folds import Configuration, jobs_of
+from cluster.policy import UNLIMITED, Policy
+from cluster.site import Site
+from data_prep.files import make_private, write_text
 
 CPUS = 2
 SIGNAL_BEFORE_END_S = 120
 STEP_S = 1.0
+RAY_GB, TRIAL_GB = 2.0, 0.15
+"""memory of the driver with its Ray, and of each configuration at a time"""
 
 
-@dataclass(frozen=True)
-class Price:
-    """What the folds still to train may cost."""
-
-    folds: int
-    gpus: int
-    """of one fold"""
-    low_h: float
-    """of all folds together"""
-    high_h: float
-    source: str
-
-    @property
-    def gpu_hours(self) -> float:
-        """At most, as far as is known."""
-        return self.high_h * max(self.gpus, 1)
-
-    def __str__(self) -> str:
-        unit = "GPU hours" if self.gpus else "hours of CPU jobs"
-        factor = max(self.gpus, 1)
-        low, high = self.low_h * factor, self.high_h * factor
-        span = f"at most {high:.1f}" if low == 0 else f"{low:.2f} to {high:.2f}"
-        return f"{self.folds} folds to train, {span} {unit} ({self.source})"
+def driver_of(sweep_folder: Path) -> str | None:
+    """The id of the driver's job; None where none was queued."""
+    kept = sweep_folder / "driver.json"
+    return str(json.loads(kept.read_text())["job"]) if kept.exists() else None
 
 
-def price(configurations: Sequence[Configuration], site: Site) -> Price:
-    """From the seconds of earlier epochs of the same shape where there are any, else what the time limit allows."""
-    left = [(c, run) for c in configurations for run in c.runs if run.outcome() != "DONE"]
-    gpus = site.nodes * site.gpus_per_node
-    runs = configurations[0].folder.parent.parent
-    seconds = _earlier_epochs(runs)
-    if left and all(_kind(c.config) in seconds for c, _ in left):
-        epochs = [(c.epochs - len(run.epochs()), seconds[_kind(c.config)]) for c, run in left]
-        low_h, high_h = (sum(n * end(s) for n, s in epochs) / 3600 for end in (min, max))
-        return Price(len(left), gpus, low_h, high_h, f"from the epochs of earlier runs in {runs}")
-    source = f"the time limit of {site.time_min} minutes for each of them"
-    return Price(len(left), gpus, 0.0, len(left) * site.time_min / 60, source)
+def at_a_time(site: Site) -> int:
+    """Configurations whose trials the driver's memory holds."""
+    return max(1, round((site.driver_mem_gb - RAY_GB) / TRIAL_GB))
 
 
-def _earlier_epochs(runs: Path) -> dict[str, list[float]]:
-    """Seconds of the epochs that were trained here, by what decides them."""
-    found: dict[str, list[float]] = {}
-    for path in runs.glob("*/*/fold_*/config.yaml"):
-        run = RunFolder(path.parent)
-        try:
-            kind = _kind(yaml.safe_load(path.read_text()))
-        except (OSError, KeyError, TypeError, yaml.YAMLError):  # of another version, or damaged: no help here
-            continue
-        found.setdefault(kind, []).extend(record["seconds"] for record in run.epochs())
-    return {kind: seconds for kind, seconds in found.items() if seconds}
+# As a job.
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    """What decides the seconds of an epoch, on one kind of machine."""
-    train = {key: value for key, value in config["train"].items() if key not in ("epochs", "seed")}
-    return repr(
-        (
-            config["data_digest"],
-            sorted(config["model"].items()),
-            sorted(train.items()),
-            config["protocol"]["selection"],
-            config["protocol"]["train_fraction"],
-        )
-    )
+def text(site: Site, sweep: str, sweep_folder: Path, code: Path) -> str:
+    """The driver's batch script."""
+    options = {
+        "cpus-per-task": CPUS,
+        "mem": f"{round(site.driver_mem_gb * 1024)}MB",
+        "time": site.driver_time_min,
+        "signal": f"B:USR2@{SIGNAL_BEFORE_END_S}",
+        "requeue": True,
+        **_mail(site),
+    }
+    return script.text(site, sweep, "driver", code, log_of(sweep_folder), options, _again(code, sweep_folder))
 
 
-def plan(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path) -> str:
-    """What would be queued, in Slurm's own words where it answers. ValueError says why it never could run."""
-    left = [c for c in configurations if not c.done()]
-    lines = [str(price(configurations, site))]
-    for c in left:
-        folds = [k for k, run in enumerate(c.runs) if run.outcome() != "DONE"]
-        lines.append(f"  {c.name}: folds {', '.join(map(str, folds))}")
-    if left:
-        script = _script(left[0], site, sweep, sweep_folder)
-        lines += ["", f"sbatch text of {left[0].name} (the others differ in its name):", "", script]
-        lines.append(f"Slurm says: {_tested(script, site, sweep_folder)}")
-    return "\n".join(lines)
+def node_text(site: Site, sweep: str, sweep_folder: Path, code: Path) -> str:
+    """The batch script of a whole node (site=node): driver and folds in one job."""
+    options = {
+        "exclusive": True,
+        "mem": 0,  # all of it
+        "time": site.time_min,
+        "signal": f"B:USR2@{SIGNAL_BEFORE_END_S}",
+        "requeue": True,
+        **({"gpus-per-node": site.gpus_per_node} if site.gpus_per_node else {}),
+        **({"constraint": site.constraint} if site.constraint else {}),
+        **_mail(site),
+        **site.sbatch,
+    }
+    return script.text(site, sweep, "node", code, log_of(sweep_folder), options, _again(code, sweep_folder))
 
 
-def check(configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path) -> None:
-    """ValueError, before anything is queued, where there is no Slurm or it would never run the folds' jobs."""
-    if not slurm.there():
-        raise ValueError("site=slurm: no Slurm on this machine (sbatch is not found); use site=local, or a login node")
-    if left := [c for c in configurations if not c.done()]:
-        _tested(_script(left[0], site, sweep, sweep_folder), site, sweep_folder)
+def _table_text(site: Site, sweep: str, sweep_folder: Path, code: Path, after: Sequence[str]) -> str:
+    """The batch script of the last job where there is no driver: it prints the table, whatever became of the folds."""
+    options = {
+        "cpus-per-task": 1,
+        "mem": f"{round(RAY_GB * 1024)}MB",
+        "time": 30,
+        "dependency": f"afterany:{':'.join(after)}",
+        **_mail(site),
+    }
+    return script.text(site, sweep, "table", code, log_of(sweep_folder), options, _again(code, sweep_folder))
 
 
-def _script(first: Configuration, site: Site, sweep: str, sweep_folder: Path) -> str:
-    """As all folds of one configuration would be queued."""
-    shape = submission.shape(site, sweep, sweep_folder, sweep_folder / "code", first.name)
-    return shape.script(len(first.runs))
+def _mail(site: Site) -> dict[str, str]:
+    return {"mail-user": site.mail, "mail-type": "END,FAIL"} if site.mail else {}
 
 
-def _tested(script: str, site: Site, sweep_folder: Path) -> str:
-    path = sweep_folder / ".plan.sh"
-    write_text(path, script)
-    try:
-        return slurm.test_only(path)
-    except ValueError as error:
-        names = ("partition", "nodes", "gpus_per_node", "cpus_per_rank", "mem_gb", "time_min")
-        asked = ", ".join(f"{name}={getattr(site, name)}" for name in names)
-        raise ValueError(f"Slurm would never run the folds' jobs: {error} ({asked})") from None
-    finally:
-        path.unlink(missing_ok=True)
+def _again(code: Path, sweep_folder: Path) -> list[str]:
+    return [str(code / "cluster" / "launch.py"), f"@{_words(sweep_folder)}"]
+
+
+def _words(sweep_folder: Path) -> Path:
+    """What the job's command line says, for the owner alone: an address may hold a password."""
+    return sweep_folder / "driver.args"
+
+
+def log_of(sweep_folder: Path) -> Path:
+    """Where the driver's job writes."""
+    return sweep_folder / "driver.log"
 
 
 def submit(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path) -> tuple[str, bool]:
-    """Queue the driver's job; its id, and whether it was there already."""
-    if before := driver_of(sweep_folder):
-        known = slurm.jobs().get(before)
-        if known and known.alive:
-            return before, True
-    code = submission.snapshot(sweep_folder)
-    script = sweep_folder / "driver.sh"
-    write_text(script, script_text(argv, site, sweep, sweep_folder, code), private=True)
+    """Queue the driver's job, or the whole node's; its id, and whether it was there already."""
+    if before := _alive(sweep_folder):
+        return before, True
+    code = snapshot.snapshot(sweep_folder)
+    _keep_words([*argv, "driver=here", "yes=true"], sweep_folder)
+    made = (node_text if site.kind == "node" else text)(site, sweep, sweep_folder, code)
     try:
-        job = slurm.queue(script)
+        return _queue(made, sweep_folder), False
+    except slurm.Full:
+        raise
     except ValueError as error:
         asked = {"driver_time_min": site.driver_time_min, "driver_mem_gb": site.driver_mem_gb, "cores": CPUS}
         limit = ", ".join(f"{key} {value}" for key, value in asked.items())
         raise ValueError(f"Slurm refuses the driver's job: {error} ({limit})") from None
-    keep_driver(sweep_folder, job)
-    return job, False
 
 
-def script_text(argv: Sequence[str], site: Site, sweep: str, sweep_folder: Path, code: Path) -> str:
-    """The driver's sbatch script."""
-    options = {
-        "job-name": f"bp-{sweep}-driver",
-        "comment": f"branchpoint sweep={sweep} driver owner={getpass.getuser()} {site.comment}".strip(),
-        "output": str(sweep_folder / "driver.log"),
-        "open-mode": "append",
-        "nodes": "1",
-        "ntasks": "1",
-        "cpus-per-task": str(CPUS),
-        "mem": f"{round(site.driver_mem_gb * 1024)}MB",
-        "time": str(site.driver_time_min),
-        "signal": f"B:USR2@{SIGNAL_BEFORE_END_S}",
-        "chdir": str(Path.cwd()),
-    }
-    options |= {key: str(value) for key in ("partition", "account", "qos") if (value := getattr(site, key))}
-    lines = [f"#SBATCH --{key}={shlex.quote(value)}" for key, value in options.items()]
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in ENVIRONMENT.items()]
-    call = [sys.executable, "-u", str(code / "cluster" / "launch.py"), *argv, "driver=here", "yes=true"]
-    setup = ["umask 077", *site.setup, *exports, f"export PYTHONPATH={shlex.quote(str(code))}"]
-    return "\n".join(["#!/bin/bash", *lines, "#SBATCH --requeue", *setup, f"exec {shlex.join(call)}", ""])
+def _alive(sweep_folder: Path) -> str | None:
+    before = driver_of(sweep_folder)
+    there = slurm.jobs().get(before) if before else None
+    return before if there and there.alive else None
+
+
+def _keep_words(argv: Sequence[str], sweep_folder: Path) -> None:
+    """Files of the user's own are copied: the job may start after they have changed."""
+    kept = []
+    for word in argv:
+        key, _, value = word.partition("=")
+        if settings.is_file(key, value):
+            copy = make_private(sweep_folder / "given") / Path(value).name
+            if copy.resolve() != Path(value).expanduser().resolve():
+                write_text(copy, Path(value).expanduser().read_text(encoding="utf-8"))
+            word = f"{key}={copy}"
+        kept.append(word)
+    write_text(_words(sweep_folder), json.dumps(kept) + "\n", private=True)
+
+
+def _queue(made: str, sweep_folder: Path) -> str:
+    path = sweep_folder / "driver.sh"
+    write_text(path, made, private=True)
+    job = slurm.queue(path)
+    write_text(sweep_folder / "driver.json", json.dumps({"job": job}) + "\n")
+    return job
+
+
+# Without one.
+
+
+def queue_all(
+    argv: Sequence[str],
+    configurations: Sequence[Configuration],
+    site: Site,
+    sweep: str,
+    sweep_folder: Path,
+    store: Path,
+    policy: Policy,
+) -> tuple[int, str]:
+    """driver=none: every array at once, behind the canary, and one job after them all for the table. How many arrays,
+    and the last job. ValueError where a policy's numbers want somebody who counts."""
+    folds = sum(-(-len(c.runs) // site.folds_per_gpu) for c in configurations)
+    if folds + 2 > policy.cap("max_jobs"):
+        raise ValueError(f"driver=none: {folds + 2} jobs at once, over {policy.why('max_jobs')}; wanted driver=job")
+    site = _shared_out(site, len(configurations), policy)
+    code = snapshot.snapshot(sweep_folder)
+    after = ""
+    if site.canary and configurations:
+        first = probe.costliest(configurations)
+        if not probe.known(sweep_folder, probe.key(first, site, code)):
+            after = probe.queue(first, site, sweep, sweep_folder, code, store)
+    broker, place = Broker(site, sweep, sweep_folder, code, at_once=True, after=after), Place(str(sweep_folder))
+    for c in configurations:
+        place.start(c.name, jobs_of(c, store))
+        broker.step()
+    alive = sorted({w.array for w in broker.kept.open()})
+    _keep_words([*argv, "driver=answer"], sweep_folder)
+    return len(alive), _queue(_table_text(site, sweep, sweep_folder, code, alive), sweep_folder)
+
+
+def _shared_out(site: Site, arrays: int, policy: Policy) -> Site:
+    """Each array's throttle, so that all together keep a policy's number of GPUs."""
+    gpus = site.nodes * site.gpus_per_node
+    if not gpus or policy.cap("max_gpus") == UNLIMITED:
+        return site
+    each = policy.cap("max_gpus") // gpus // max(arrays, 1)
+    if not each:
+        raise ValueError(f"driver=none: {arrays} arrays at once, over {policy.why('max_gpus')}; wanted driver=job")
+    return replace(site, at_a_time=min(site.at_a_time or each, each))
+
+
+# At work.
 
 
 @contextmanager
-def brokering(site: Site, sweep: str, sweep_folder: Path) -> Iterator[Broker]:
-    """A broker at work beside the search, in a thread of this process."""
-    own = slurm.leave_job()
-    if own:
-        signal.signal(signal.SIGUSR2, lambda *_: _again(own))
-    broker = Broker(site, sweep, sweep_folder, submission.snapshot(sweep_folder))
+def brokering(
+    configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path, store: Path, policy: Policy
+) -> Iterator[Broker]:
+    """A broker at work beside the search, in a thread of this process. First the canary: ValueError where it found
+    that folds could not run."""
+    catch_end()
+    code = snapshot.snapshot(sweep_folder)
+    if site.canary:
+        ask_canary(configurations, site, sweep, sweep_folder, code, store)
+    broker = Broker(
+        site, sweep, sweep_folder, code, max_jobs=policy.cap("max_jobs") - 1, max_gpus=policy.cap("max_gpus")
+    )
     stop = threading.Event()
     thread = threading.Thread(target=_work, args=(broker, stop), daemon=True)
     thread.start()
@@ -197,6 +217,43 @@ def brokering(site: Site, sweep: str, sweep_folder: Path) -> Iterator[Broker]:
     finally:
         stop.set()
         thread.join(timeout=2 * slurm.LONGEST_S)
+
+
+def ask_canary(
+    configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path, code: Path, store: Path
+) -> Any:
+    """Its answer, waited for. ValueError where folds could not run."""
+    first = probe.costliest(configurations)
+    wanted = probe.key(first, site, code)
+    answer = probe.known(sweep_folder, wanted)
+    if answer is None or answer.problems:
+        job = probe.queue(first, site, sweep, sweep_folder, code, store)
+        answer = probe.wait(job, wanted, site, sweep_folder, lambda line: print(line, flush=True))
+    probe.believe(answer, sweep_folder)
+    print(f"canary: well on {answer.node} ({answer.device}, torch {answer.torch})", flush=True)
+    for line in answer.advice:
+        print(f"advice: {line}", flush=True)
+    return answer
+
+
+def catch_end(ending: threading.Event | None = None) -> str | None:
+    """Leave this process's own job, so that what it queues inherits nothing; near its time limit, it is queued again.
+
+    ending: is set then, and the process ends as on Ctrl-C; else it ends at once.
+    """
+    own = slurm.leave_job()
+    if own:
+        signal.signal(signal.SIGUSR2, lambda *_: _queue_again(own, ending))
+    return own
+
+
+def _queue_again(own: str, ending: threading.Event | None) -> None:
+    print("driver: near its time limit, queued again", flush=True)
+    slurm.requeue(own)
+    if ending is None:
+        os._exit(0)
+    ending.set()
+    raise KeyboardInterrupt
 
 
 def _work(broker: Broker, stop: threading.Event) -> None:
@@ -209,10 +266,3 @@ def _work(broker: Broker, stop: threading.Event) -> None:
         except Exception as error:  # a full disk, for a moment; what is due is tried again
             print(f"driver: {type(error).__name__}: {error}; trying again", file=sys.stderr, flush=True)
             time.sleep(10 * STEP_S)
-
-
-def _again(own: str) -> None:
-    """The driver's time limit is near: queue it again, and end."""
-    print("driver: near its time limit, queued again", flush=True)
-    slurm.requeue(own)
-    os._exit(0)

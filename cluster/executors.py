@@ -1,4 +1,4 @@
-"""Where folds run: Ray on this machine. The only file of cluster/ that knows Ray.
+"""Where folds run by Ray: on this machine, or on somebody else's cluster. The only file of cluster/ that knows Ray.
 
 A Place is picklable: a trial takes it along and queues its folds through it. Folds are Ray tasks, not actors: tasks
 reuse warm worker processes (0.2 s a configuration), new actors import torch again each time (17 s a configuration).
@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import worker
+from cluster import snapshot, worker
+from cluster.site import Site
 from data_prep import files
 
 ENVIRONMENT = {
@@ -38,6 +40,8 @@ ENVIRONMENT = {
 
 FOLD, FOLD_UNITS = "fold", 1_000_000
 """A Ray resource that the folds share evenly, so that only so many run at a time."""
+BOUND_BYTES = 2**30
+"""that Ray may hand out to tasks that ask for memory; ours do not"""
 OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run folders, nothing passes here
 
 
@@ -52,8 +56,12 @@ def cores() -> int:
 
 
 @contextmanager
-def local_ray() -> Iterator[Path]:
-    """A private Ray on this machine; yields a scratch folder that goes with it."""
+def local_ray(bounded: bool = False) -> Iterator[Path]:
+    """A private Ray on this machine; yields a scratch folder that goes with it.
+
+    bounded: it takes no more of the node's memory for its own than it needs, in a job that shares the node or has it
+    for a while; Ray else counts the whole machine's.
+    """
     os.environ |= ENVIRONMENT
     with _scratch() as scratch:
         token = scratch / "token"
@@ -72,10 +80,54 @@ def local_ray() -> Iterator[Path]:
                 logging_level="ERROR",
                 _temp_dir=str(scratch / "r"),  # Ray opens its folder to everybody: ours above it stays shut
                 object_store_memory=OBJECT_STORE_BYTES,
+                **({"_memory": BOUND_BYTES} if bounded else {}),
             )
             yield scratch
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def shared_ray(address: str, sweep_folder: Path) -> Iterator[Path]:
+    """A Ray cluster that runs already; yields a folder for Tune that its nodes see. ValueError where there is none.
+
+    Its workers import this code from the copy in the sweep's folder, which they must see under the same path.
+    """
+    os.environ |= {key: value for key, value in ENVIRONMENT.items() if key != "RAY_AUTH_MODE"}
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    code = snapshot.snapshot(sweep_folder)
+    scratch = files.make_private(sweep_folder / "tune")
+    import ray
+
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(code)}
+    del environment["RAY_AUTH_MODE"]  # as that cluster has it
+    try:
+        with _silent():
+            ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # each way of not being there has a type of its own
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        token = "" if "RAY_AUTH_MODE" in os.environ else ", and no token was given"
+        raise ValueError(f"ray.address={address}: no Ray cluster can be joined there{token}: {told}") from None
+    try:
+        yield scratch
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what Ray's own library writes to standard error: what goes wrong is told in one line."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextmanager
@@ -112,10 +164,14 @@ class Place:
 
     device: str
     slots: int
+    cpus: int = 0
+    """cores that a fold asks for, on a Ray of somebody else's; 0: our own Ray counts slots"""
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Queue a function for a free slot; the answer is awaited with wait()."""
-        needs: dict[str, Any] = {"resources": {FOLD: FOLD_UNITS // self.slots}}
+        needs: dict[str, Any] = {"num_cpus": self.cpus} if self.cpus else {}
+        if not self.cpus:
+            needs["resources"] = {FOLD: FOLD_UNITS // self.slots}
         if self.device == "cuda":
             needs["num_gpus"] = 1 / -(-self.slots // _gpus())
         return _submit(function, *arguments, **needs)
@@ -155,6 +211,16 @@ def place(device: str, slots: int | None) -> Place:
     if usable == "cuda" and not _gpus():
         raise ValueError("train.device: torch sees a GPU, Ray none (CUDA_VISIBLE_DEVICES?); wanted both or cpu")
     return Place(usable, slots or {"cuda": _gpus(), "mps": 1, "cpu": cores()}[usable])
+
+
+def shared_place(device: str, site: Site) -> Place:
+    """On a Ray of somebody else's: as many folds as its GPUs, or its cores, hold at a time."""
+    usable = outcome(_submit(worker.usable_device, device, num_gpus=1 if _gpus() and device != "cpu" else 0))
+    import ray
+
+    cores_there = int(ray.cluster_resources().get("CPU", 1))
+    most = _gpus() * site.folds_per_gpu if usable == "cuda" else max(1, cores_there // site.cpus_per_rank)
+    return Place(usable, min(site.slots or most, most), min(site.cpus_per_rank, cores_there))
 
 
 def _gpus() -> int:

@@ -34,6 +34,10 @@ class Configuration:
     folder: Path
     save_masks: bool = False
     """the test folds' predicted masks are kept"""
+    checkpoint_minutes: float | None = None
+    """as in site.checkpoint_minutes"""
+    umask: str = "077"
+    """as in site.umask"""
 
     @property
     def branch(self) -> str:
@@ -56,10 +60,7 @@ def evaluate(configuration: Configuration, store: Path, place: Place, report: Re
 
     Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running.
     """
-    left = [k for k, run in enumerate(configuration.runs) if run.outcome() != "DONE"]
-    for k in left:
-        configuration.runs[k].reopen()
-    pending = place.start(configuration.name, [_job(configuration, store, k) for k in left])
+    pending = place.start(configuration.name, jobs_of(configuration, store))
     told = 0
     while True:
         for fold, error in place.ended(pending, POLL_S) if pending else []:
@@ -70,9 +71,24 @@ def evaluate(configuration: Configuration, store: Path, place: Place, report: Re
             return
 
 
-def _job(configuration: Configuration, store: Path, number: int) -> worker.FoldJob:
-    folder = configuration.runs[number].path
-    return worker.FoldJob(configuration.config, str(store), str(folder), number, configuration.save_masks)
+def jobs_of(configuration: Configuration, store: Path) -> list[worker.FoldJob]:
+    """Of every fold that is not done; that one failed is taken back."""
+    made = []
+    for k, run in enumerate(configuration.runs):
+        if run.outcome() != "DONE":
+            run.reopen()
+            made.append(
+                worker.FoldJob(
+                    configuration.config,
+                    str(store),
+                    str(run.path),
+                    k,
+                    configuration.save_masks,
+                    checkpoint_minutes=configuration.checkpoint_minutes,
+                    umask=configuration.umask,
+                )
+            )
+    return made
 
 
 def _note_death(run: RunFolder, error: Exception | None) -> None:

@@ -5,11 +5,12 @@
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,29 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cluster import broker, demo, driver, executors, folds, plan, settings, tracking_uris
+from cluster import (
+    confirm,
+    costs,
+    demo,
+    driver,
+    executors,
+    folds,
+    places,
+    plan,
+    policy,
+    probe,
+    settings,
+    slurm,
+    snapshot,
+    submission,
+    tracking_uris,
+)
 from cluster.folds import Configuration
 from cluster.settings import Settings
+from cluster.task import Task
 from cluster.watcher import Watcher
 from data_prep import store as cine
-from data_prep.files import Locked, locked, make_private
+from data_prep.files import Locked, keep_for, locked, make_private
 from mtl import data
 from mtl.config import fold_dict
 from sweeps import search, verdict
@@ -48,8 +66,8 @@ The defaults are those of profile=paper (taken where data.store= is given): the 
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 
-SLURM_SLOTS = 50
-"""folds of so many are asked for at a time where site.slots does not say; Slurm queues what it cannot run yet"""
+QUEUES = ("slurm", "node")
+"""kinds of site whose jobs are queued"""
 ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version"}
 
 
@@ -79,7 +97,7 @@ def main() -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise: the one line is ours
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        request = compose(sys.argv[1:])
+        request = compose(_words(sys.argv[1:]))
         return run(request) if request else 0
     except (HydraException, OmegaConfBaseException) as error:
         return _complain(settings.first_line(error))
@@ -88,6 +106,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nlaunch: interrupted; the same command goes on from the last epoch", file=sys.stderr)
         return 130
+
+
+def _words(argv: Sequence[str]) -> list[str]:
+    """`@FILE` stands for what a file holds (JSON): how a driver's job gets its command line without showing it."""
+    if len(argv) == 1 and argv[0].startswith("@"):
+        return [str(word) for word in json.loads(Path(argv[0][1:]).read_text(encoding="utf-8"))]
+    return list(argv)
 
 
 def _interrupt(*_: object) -> None:
@@ -113,6 +138,8 @@ def compose(argv: Sequence[str]) -> Request | None:
         stray = [word for before, word in pairwise(["", *flags]) if not word.startswith("-") and before[:1] != "-"]
         overrides = [settings.quoted(word) for word in overrides]
         given = settings.check_overrides([*overrides, *stray])
+        named = {group: f"{group}={given[group]}" for group in settings.GROUPS if group in given}
+        overrides = [named.get(word.partition("=")[0], word) for word in overrides]
     has_store = bool(given.get("data.store"))
     profile = str(given.get("profile") or ("paper" if has_store else "demo"))
     why = "given" if "profile" in given else "data.store is given" if has_store else "no data.store given"
@@ -133,6 +160,7 @@ def compose(argv: Sequence[str]) -> Request | None:
 def run(request: Request) -> int:
     """Check everything, train what is missing, print the answer."""
     wanted = request.settings
+    keep_for(wanted.site.umask)
     made_up = not wanted.data.store
     print(f"profile {request.profile} ({request.why}){': made-up patients' if made_up else ''}", flush=True)
     points = search.grid(_space(request))
@@ -142,27 +170,32 @@ def run(request: Request) -> int:
     runs = Path(wanted.runs).expanduser().resolve()
     uri = wanted.tracking.uri or tracking_uris.default(runs)
     tracking_uris.check(uri)
+    limits, cuts = policy.Policy({}), list[str]()
+    if wanted.site.kind in QUEUES:
+        limits = policy.read(wanted.site.policy)
+        site, cuts = policy.applied(limits, wanted.site, wanted.train.folds)
+        wanted = replace(wanted, site=site)
+    trains_here = wanted.site.kind == "local" and wanted.driver != "answer"
     new_patients = made_up and not demo.store(wanted.demo).exists()
-    if new_patients and wanted.site.kind != "slurm":  # which trains elsewhere; making them takes seconds
-        plan.check_login_node(wanted.yes)
+    if new_patients and trains_here:  # who trains elsewhere makes them here: that takes seconds
+        confirm.check_login_node(wanted.yes)
     opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     sweep_folder = make_private(runs / request.sweep)
     configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
-    if wanted.site.kind == "slurm":
-        driver.check(configurations, wanted.site, request.sweep, sweep_folder)
-        if wanted.plan or wanted.driver == "job":
-            return _plan_or_queue(request, configurations, sweep_folder)
+    task = Task(wanted, request.sweep, sweep_folder, configurations, opened, limits, cuts)
+    if wanted.site.kind in QUEUES and wanted.driver != "answer":
+        plan.check(task)
+        if wanted.plan or wanted.driver != "here":
+            return _plan_or_queue(request, task)
     with locked(sweep_folder):
         _check_folders(configurations)
         watcher = Watcher(configurations, request.selection, (uri, request.sweep, wanted.sweep.question, runs))
-        if not all(c.done() for c in configurations):
-            if wanted.site.kind == "slurm":
-                _train_on_slurm(request, configurations, opened, watcher)
-            else:
-                if not new_patients:
-                    plan.check_login_node(wanted.yes)
-                _train(wanted, configurations, opened, watcher)
+        if task.left and wanted.driver != "answer":
+            if trains_here and not new_patients:
+                confirm.check_login_node(wanted.yes)
+            _record(task)
+            _train(task, watcher)
         return _answer(request, configurations, opened, watcher)
 
 
@@ -178,7 +211,10 @@ def _space(request: Request) -> dict[str, list[Any]]:
 def _configuration(wanted: Settings, point: dict[str, Any], digest: str, sweep_folder: Path) -> Configuration:
     config = settings.config_at(wanted, point, digest)
     name = settings.configuration_name(point, config)
-    return Configuration(name, point, asdict(config), sweep_folder / name, wanted.predict.save_masks)
+    site = wanted.site
+    return Configuration(
+        name, point, asdict(config), sweep_folder / name, wanted.predict.save_masks, site.checkpoint_minutes, site.umask
+    )
 
 
 def _check_folders(configurations: Sequence[Configuration]) -> None:
@@ -187,71 +223,75 @@ def _check_folders(configurations: Sequence[Configuration]) -> None:
             fold.check(fold_dict(c.config, number))
 
 
-def _train(wanted: Settings, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> None:
-    """Probe, ask, search: the configurations that are not done yet."""
-    left = [c for c in configurations if not c.done()]
-    by_point = {repr(c.point): c for c in left}
-    store = opened.path.resolve()
-    with executors.local_ray() as scratch:
+def _record(task: Task) -> None:
+    """What is launched, with what, on which data: in the sweep's folder."""
+    told = asdict(task.settings)
+    told["tracking"]["uri"] = tracking_uris.without_password(str(told["tracking"]["uri"] or ""))
+    snapshot.record(task.folder, told, {"path": str(task.store), "digest": task.opened.digest})
+
+
+def _train(task: Task, watcher: Watcher) -> None:
+    """Search: the configurations that are not done yet."""
+    by_point = {repr(c.point): c for c in task.left}
+    store = task.store
+    with places.opened(task) as room:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
-        place = executors.place(wanted.train.device, wanted.site.slots)
-        if wanted.site.slots is None:
-            estimate, place = plan.packed(left, opened, place)
-        else:
-            estimate = plan.estimate(left, opened, place)
-        print(estimate, flush=True)
-        plan.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
-        # Enough configurations at a time that a free slot always finds a fold waiting.
-        concurrent = min(len(left), -(-estimate.slots // wanted.train.folds) + 1)
+        place = room.place
 
         def evaluate(point: search.Point, report: search.Report) -> None:
             folds.evaluate(by_point[repr(point)], store, place, report)
 
         with watcher.watching():
-            errors = search.search([c.point for c in left], evaluate, concurrent, scratch)
-    _tell(errors)
+            errors = search.search([c.point for c in by_point.values()], evaluate, room.concurrent, room.scratch)
+    for error in errors:
+        print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
+    submission.tidy(task.folder)
 
 
-def _plan_or_queue(request: Request, configurations: Sequence[Configuration], sweep_folder: Path) -> int:
-    """Slurm: show what would be queued; unless plan=true, queue the driver and return."""
-    wanted = request.settings
-    _check_folders(configurations)
+def _plan_or_queue(request: Request, task: Task) -> int:
+    """Slurm: show what would be queued; unless plan=true, queue it and return."""
+    wanted, site = task.settings, task.site
+    _check_folders(task.configurations)
+    answer = None
+    if site.kind == "slurm" and task.left:
+        code = snapshot.snapshot(task.folder) if wanted.probe else plan.code(task)
+        if wanted.probe:
+            answer = driver.ask_canary(task.left, site, task.sweep, task.folder, code, task.store)
+        else:
+            first = probe.costliest(task.left)
+            answer = probe.known(task.folder, probe.key(first, site, code))
     if wanted.plan:
-        print(driver.plan(configurations, wanted.site, request.sweep, sweep_folder))
+        print(plan.text(task, answer))
         return 0
-    cost = driver.price(configurations, wanted.site)
+    cost = task.price(answer)
     print(cost, flush=True)
-    plan.confirm_gpu_hours(cost.gpu_hours, wanted.confirm_above_gpu_hours, wanted.yes)
-    job, was_there = driver.submit(request.argv, wanted.site, request.sweep, sweep_folder)
-    print(f"driver: job {job} {'is there already' if was_there else 'queued'}; its log: {sweep_folder / 'driver.log'}")
-    print(f"follow it:     {sys.executable} -m cluster.status {_shown(sweep_folder)}")
+    for line in task.cuts:
+        print(f"cut: {line}", flush=True)
+    confirm.confirm_gpu_hours(cost.gpu_hours, wanted.confirm_above_gpu_hours, wanted.yes)
+    _record(task)
+    costs.keep(task.folder, cost)
+    if wanted.driver == "none" or not _driver_may_submit(task):
+        with locked(task.folder):
+            arrays, job = driver.queue_all(
+                request.argv, task.left, site, task.sweep, task.folder, task.store, task.policy
+            )
+        print(f"{arrays} arrays queued, and job {job} after them for the table: {driver.log_of(task.folder)}")
+    else:
+        job, was_there = driver.submit(request.argv, site, task.sweep, task.folder)
+        log = driver.log_of(task.folder)
+        print(f"driver: job {job} {'is there already' if was_there else 'queued'}; its log: {log}")
+    print(f"follow it:     {sys.executable} -m cluster.status {_shown(task.folder)}")
     return 0
 
 
-def _train_on_slurm(
-    request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher
-) -> None:
-    """The search here, the folds as jobs."""
-    wanted = request.settings
-    left = [c for c in configurations if not c.done()]
-    by_point = {repr(c.point): c for c in left}
-    store, sweep_folder = opened.path.resolve(), configurations[0].folder.parent
-    concurrent = min(len(left), -(-(wanted.site.slots or SLURM_SLOTS) // wanted.train.folds))
-    with driver.brokering(wanted.site, request.sweep, sweep_folder), executors.local_ray() as scratch:
-        signal.signal(signal.SIGTERM, _interrupt)
-        place = broker.Place(str(sweep_folder))
-
-        def evaluate(point: search.Point, report: search.Report) -> None:
-            folds.evaluate(by_point[repr(point)], store, place, report)
-
-        with watcher.watching():
-            errors = search.search([c.point for c in left], evaluate, concurrent, scratch)
-    _tell(errors)
-
-
-def _tell(errors: Sequence[str]) -> None:
-    for error in errors:
-        print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
+def _driver_may_submit(task: Task) -> bool:
+    """Whether Slurm takes jobs from the nodes that the driver would run on."""
+    if task.site.kind != "slurm":
+        return True
+    hosts = slurm.submits_from(task.site.partition)
+    if hosts != "all":
+        print(f"the partition takes jobs from {hosts} alone: driver=none", flush=True)
+    return hosts == "all"
 
 
 def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> int:

@@ -1,160 +1,111 @@
-"""What a sweep will cost, from a probe of a few steps; the question above a limit."""
+"""What would be submitted to Slurm, what it costs, when it would start. Submits nothing."""
 
 import os
-import shutil
-import statistics
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import pwd
+from pathlib import Path
 
-from cluster import executors, worker
-from cluster.folds import Configuration
-from data_prep import store as cine
-from mtl import data
-
-LONGEST_ANSWER_S = 5
-MEMORY_USED = 0.9
-"""of a GPU's memory, by the folds on it; the rest is for what a probe of a few steps does not see"""
+from cluster import driver, policy, probe, slurm, snapshot, submission
+from cluster.canary import Answer
+from cluster.task import Task
+from data_prep.files import write_text
 
 
-class Refused(ValueError):
-    """The user's yes is needed and was not given."""
+def text(task: Task, answer: Answer | None = None) -> str:
+    """What would be queued, in Slurm's own words where it answers. ValueError says why it never could run.
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """Hours on this machine, and what they are made of."""
-
-    hours: float
-    folds: int
-    slots: int
-    memory_share: float = 0.0
-    """of a GPU's memory that a fold takes at most; 0 on CPUs"""
-
-    def __str__(self) -> str:
-        minutes = self.hours * 60
-        spelled = f"{self.hours:.1f} h" if self.hours >= 1 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
-        return (
-            f"this sweep will take about {self.hours:.3f} hours ({spelled}) on this machine: {self.folds} folds "
-            f"to train, {self.slots} at a time"
-        )
-
-
-def estimate(configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place) -> Estimate:
-    """Probe each kind of network, all slots busy as in the sweep, and add up the epochs still to train.
-
-    ValueError where not even a probe can be trained.
+    answer: of the canary, if it has been there.
     """
-    kinds = {_kind(c): c for c in configurations}
-    copies = -(-place.slots // len(kinds))
-    store = str(opened.path.resolve())
-    probes = {
-        kind: [place.submit(worker.run_probe, c.config, store) for _ in range(copies)] for kind, c in kinds.items()
-    }
-    cost = {kind: _median(tried) for kind, tried in probes.items()}
-    patients = data.labelled_patients(opened)
-    images = sum(int(p.array("labelled_TZ").sum()) for p in patients)
-    seconds, folds = 0.0, 0
-    for c in configurations:
-        train_s, predict_s, _ = cost[_kind(c)]
-        settings, protocol = c.config["train"], c.config["protocol"]
-        held_out = 2 if protocol["selection"] == "validation" else 1
-        training = images * (1 - held_out / settings["folds"]) * protocol["train_fraction"]
-        trained = training * (1 + settings["augment_copies"])
-        left = [c.epochs - len(run.epochs()) for run in c.runs if run.outcome() != "DONE"]
-        seconds += sum(left) * (trained * train_s + images / settings["folds"] * predict_s)
-        folds += len(left)
-    slots = min(place.slots, max(folds, 1))
-    return Estimate(seconds / slots / 3600, folds, slots, max(share for _, _, share in cost.values()))
+    price = task.price(answer)
+    lines = [str(price), f"will be written: {price.written}, in {task.folder}"]
+    for c in task.left:
+        folds = [k for k, run in enumerate(c.runs) if run.outcome() != "DONE"]
+        lines.append(f"  {c.name}: folds {', '.join(map(str, folds))}")
+    lines += policy.table(task.policy, task.cuts)
+    lines += [f"advice: {line}" for line in advice(task, answer)]
+    for what, script in scripts(task).items():
+        lines += ["", f"sbatch text of {what}:", "", script, f"Slurm says: {_tested(script, task)}"]
+    return "\n".join(lines)
 
 
-def packed(
-    configurations: Sequence[Configuration], opened: cine.Store, place: executors.Place
-) -> tuple[Estimate, executors.Place]:
-    """As many folds at a time on each GPU as its memory holds, where that is no slower; and what it will take."""
-    alone = estimate(configurations, opened, place)
-    slots = folds_at_a_time(alone.memory_share, place.slots, executors.cores())
-    if slots == place.slots:
-        return alone, place
-    beside = replace(place, slots=slots)
-    together = estimate(configurations, opened, beside)
-    return (together, beside) if together.hours <= alone.hours else (alone, place)
+def code(task: Task) -> Path:
+    """Where the copy of the code will lie in the sweep's folder."""
+    return task.folder / "code" / snapshot.code_hash()
 
 
-def folds_at_a_time(memory_share: float, gpus: int, cores: int) -> int:
-    """On all GPUs together: so many that each has memory to spare and each fold a core."""
-    if not memory_share:
-        return gpus
-    return gpus * max(1, min(int(MEMORY_USED / memory_share), cores // gpus))
+def scripts(task: Task) -> dict[str, str]:
+    """The batch script of each shape of job."""
+    if not task.left:
+        return {}
+    site, folder, copy = task.site, task.folder, code(task)
+    if site.kind == "node":
+        return {"the node's job": driver.node_text(site, task.sweep, folder, copy)}
+    made = {f"the folds of {task.left[0].name} (the others differ in its name)": _folds_script(task)}
+    if site.canary:
+        made["the canary, which goes first"] = probe.text(site, task.sweep, folder, copy)
+    if task.settings.driver == "job":
+        made["the driver"] = driver.text(site, task.sweep, folder, copy)
+    return made
 
 
-def _kind(configuration: Configuration) -> str:
-    """What decides the time of a step."""
-    return repr((configuration.config["model"], configuration.config["train"]["batch_size"]))
+def _folds_script(task: Task) -> str:
+    shape = submission.shape(task.site, task.sweep, task.folder, code(task), task.left[0].name)
+    return shape.script(len(task.left[0].runs))
 
 
-def _median(probes: Sequence[Any]) -> tuple[float, float, float]:
-    try:
-        tried = [executors.outcome(probe) for probe in probes]
-    except (ArithmeticError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [repr(error)])[0]
+def advice(task: Task, answer: Answer | None) -> list[str]:
+    """What the canary, or earlier epochs, let us say about what was asked for."""
+    lines = list(answer.advice) if answer else []
+    price, site = task.price(answer), task.site
+    if price.folds and price.low_h:
+        longest_min = 60 * price.high_h / price.folds
+        if longest_min < site.time_min / 4:
+            lines.append(
+                f"site.time_min={max(5, round(2 * longest_min))}: a fold takes {longest_min:.1f} minutes at most"
+            )
+        if longest_min > site.time_min:
+            times = longest_min / site.time_min
+            lines.append(
+                f"a fold takes up to {longest_min:.0f} minutes, {times:.1f} times site.time_min: it is requeued"
+            )
+        if site.ranks > 1 and longest_min < 60:
+            lines.append(
+                f"site.nodes=1 site.gpus_per_node=1: {longest_min:.0f} minutes a fold need no {site.ranks} ranks"
+            )
+    return lines
+
+
+def check(task: Task) -> None:
+    """ValueError, before anything is queued, where there is no Slurm or it would never run the jobs."""
+    if not slurm.there():
+        kind = task.site.kind
         raise ValueError(
-            f"a probe of a few steps failed: {reason}; try a smaller train.batch_size, model.width or optim.lr"
-        ) from error
-    train_s, predict_s, shares = zip(*tried, strict=True)
-    return statistics.median(train_s), statistics.median(predict_s), max(shares)
-
-
-def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
-    """Ask before a long sweep; Refused where the answer is no or nobody can answer."""
-    if yes or estimated.hours <= limit_hours:
-        return
-    _ask(
-        f"that is more than confirm_above_hours={limit_hours:g}",
-        f"give yes=true, or fewer epochs, or a higher confirm_above_hours (now {limit_hours:g})",
-    )
-
-
-def confirm_gpu_hours(hours: float, limit: float, yes: bool) -> None:
-    """As confirm(), for what may be charged on a cluster."""
-    if not yes and hours > limit:
-        _ask(
-            f"that is more than confirm_above_gpu_hours={limit:g}",
-            f"give yes=true, or a shorter site.time_min, or a higher confirm_above_gpu_hours (now {limit:g})",
+            f"site={kind}: no Slurm on this machine (sbatch is not found); use site=local, or a login node"
         )
+    check_owner(task.folder)
+    if task.left:
+        script = _folds_script(task) if task.site.kind == "slurm" else next(iter(scripts(task).values()))
+        _tested(script, task)
 
 
-def check_login_node(yes: bool) -> None:
-    """On a Slurm login node say so, and train only with yes=true."""
-    if not on_login_node():
-        return
-    what = "this looks like a Slurm login node (sinfo answers and no job is ours)"
-    if not yes:
-        raise Refused(f"{what}, which is no place to train on: start it inside a job, or give yes=true")
-    print(f"{what}; training on it because of yes=true", flush=True)
+def check_owner(sweep_folder: Path) -> None:
+    """ValueError where somebody else owns the folder: jobs could write there, and we not."""
+    owner = sweep_folder.stat().st_uid
+    if owner != os.getuid():
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = str(owner)
+        raise ValueError(f"{sweep_folder} belongs to {name}: give runs= with a folder of your own")
 
 
-def on_login_node() -> bool:
-    """Slurm answers here, and this process is in none of its jobs."""
-    if "SLURM_JOB_ID" in os.environ or not shutil.which("sinfo"):
-        return False
+def _tested(script: str, task: Task) -> str:
+    path = task.folder / ".plan.sh"
+    write_text(path, script)
     try:
-        answer = subprocess.run(["sinfo", "--version"], capture_output=True, timeout=LONGEST_ANSWER_S, check=False)
-        if answer.returncode == 0:
-            answer = subprocess.run(["sinfo", "--noheader"], capture_output=True, timeout=LONGEST_ANSWER_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return answer.returncode == 0
-
-
-def _ask(what: str, advice: str) -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Refused(f"{what}, and there is no terminal to ask at: {advice}")
-    try:
-        answer = input(f"{what}. Go on? [y/N] ").strip().lower()
-    except EOFError:
-        answer = ""
-    if answer not in ("y", "yes"):
-        raise Refused(f"{what}; not started: {advice}")
+        return slurm.test_only(path)
+    except ValueError as error:
+        names = ("partition", "account", "nodes", "gpus_per_node", "cpus_per_rank", "mem_gb", "time_min")
+        asked = ", ".join(f"{name}={getattr(task.site, name)}" for name in names)
+        raise ValueError(f"Slurm would never run the folds' jobs: {error} ({asked})") from None
+    finally:
+        path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ Defaults < profile < command line. The experiment's own sections are mtl/config.
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from cluster.site import Site
 from data_prep.store import check_size
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict, meanings
 
@@ -24,6 +26,7 @@ GROUPS = {
     "site": ROOT / "cluster" / "sites",
     "profile": ROOT / "cluster" / "profiles",
 }
+DRIVERS = ("job", "here", "none", "answer")
 SECTIONS = {"model": Model, "train": Train, "optim": Optim, "weighting": Weighting, "protocol": Protocol}
 
 
@@ -66,70 +69,9 @@ class Tracking:
 
 
 @dataclass(frozen=True)
-class Site:
-    kind: str = "local"
-    """local: this machine, by a private Ray; slurm: jobs of a Slurm cluster"""
-    slots: int | None = None
-    """folds at a time; default: one per core, or as many on each GPU as its memory holds"""
-
-    partition: str | None = None
-    """slurm: where jobs are queued; default: the cluster's own default"""
-    account: str | None = None
-    """slurm: who is charged"""
-    qos: str | None = None
-    """slurm: quality of service"""
-    constraint: str | None = None
-    """slurm: features that nodes must have"""
-    nodes: int = 1
-    """slurm: nodes of one fold's job"""
-    gpus_per_node: int = 1
-    """slurm: GPUs of one fold on each node, a rank each; 0: CPUs alone"""
-    ranks_per_node: int = 1
-    """slurm: ranks of one fold on each node where there are no GPUs"""
-    cpus_per_rank: int = 4
-    """slurm: cores of each rank"""
-    mem_gb: float = 16.0
-    """slurm: memory of one fold on each node, GB"""
-    time_min: int = 240
-    """slurm: time limit of a job, minutes; a fold that needs longer is requeued and goes on"""
-    at_a_time: int | None = None
-    """slurm: folds of one configuration that may run at a time (the array's throttle); default: all"""
-    requeues: int = 10
-    """slurm: how often a fold may be queued again, whatever for"""
-    setup: list[str] = field(default_factory=list)
-    """slurm: shell lines before Python starts, such as module load"""
-    sbatch: dict[str, Any] = field(default_factory=dict)
-    """slurm: more of sbatch's options, by their long names"""
-    comment: str = ""
-    """slurm: what else the jobs' comment says to the admin"""
-    driver_time_min: int = 1440
-    """slurm: time limit of the driver's job, minutes; it queues itself again before it is reached"""
-    driver_mem_gb: float = 4.0
-    """slurm: memory of the driver's job, GB"""
-    poll_s: float = 60.0
-    """slurm: seconds between two questions for all jobs of the sweep; up to three times as many when little happens"""
-
-    def __post_init__(self) -> None:
-        choice("site.kind", self.kind, ("local", "slurm"))
-        if self.slots is not None:
-            between("site.slots", self.slots, 1, 10_000)
-        between("site.nodes", self.nodes, 1, 1000)
-        between("site.gpus_per_node", self.gpus_per_node, 0, 64)
-        between("site.ranks_per_node", self.ranks_per_node, 1, 256)
-        between("site.cpus_per_rank", self.cpus_per_rank, 1, 1024)
-        between("site.mem_gb", self.mem_gb, 0.1, 100_000, "GB")
-        between("site.time_min", self.time_min, 1, 525_600, "minutes")
-        between("site.driver_time_min", self.driver_time_min, 2, 525_600, "minutes")
-        between("site.driver_mem_gb", self.driver_mem_gb, 0.5, 10_000, "GB")
-        between("site.requeues", self.requeues, 0, 1000)
-        between("site.poll_s", self.poll_s, 1, 3600, "s")
-        if self.at_a_time is not None:
-            between("site.at_a_time", self.at_a_time, 1, 10_000)
-
-    @property
-    def ranks(self) -> int:
-        """Of one fold."""
-        return self.nodes * (self.gpus_per_node or self.ranks_per_node)
+class Ray:
+    address: str | None = None
+    """site=ray: of the Ray cluster to run on, host:port; its token is in RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"""
 
 
 @dataclass(frozen=True)
@@ -160,13 +102,17 @@ class Settings:
     predict: Predict = field(default_factory=Predict)
     sweep: Sweep = field(default_factory=Sweep)
     site: Site = field(default_factory=Site)
+    ray: Ray = field(default_factory=Ray)
     tracking: Tracking = field(default_factory=Tracking)
     runs: str = "runs"
     """the folder of run folders"""
     driver: str = "job"
-    """on Slurm: job, the sweep's driver is queued as a small job of its own; here: it stays in the foreground"""
+    """on Slurm: job, the sweep's driver is queued as a small job of its own; here: it stays in the foreground; none:
+    all is queued at once, and a last job prints the table. Anywhere: answer, the table of what there is, no training"""
     plan: bool = False
     """on Slurm: show what would be queued and what it costs, and queue nothing"""
+    probe: bool = False
+    """on Slurm: first a job of at most two minutes that measures a few steps; what it costs is reckoned from them"""
     confirm_above_gpu_hours: float = 100.0
     """on Slurm: a sweep that may cost more asks first"""
     confirm_above_hours: float = 2.0
@@ -175,11 +121,14 @@ class Settings:
     """the answer to that question"""
 
     def __post_init__(self) -> None:
-        choice("driver", self.driver, ("job", "here"))
+        choice("driver", self.driver, DRIVERS)
         between("confirm_above_gpu_hours", self.confirm_above_gpu_hours, 0)
         between("confirm_above_hours", self.confirm_above_hours, 0)
         if not self.runs:
             raise ValueError("runs is empty, wanted a folder")
+        if (self.site.kind == "ray") != bool(self.ray.address):
+            got = f"ray.address is {self.ray.address} with site.kind={self.site.kind}"
+            raise ValueError(f"{got}, wanted both or neither: site=ray ray.address=HOST:PORT")
 
 
 def choices(group: str) -> list[str]:
@@ -187,14 +136,50 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in GROUPS[group].glob("*.yaml"))
 
 
-TEXTS = ("runs", "data.store", "tracking.uri", "demo.folder")
+def is_file(key: str, value: str) -> bool:
+    """Whether a choice is a file of the user's own, such as site=my-site.yaml."""
+    return key in GROUPS and value.endswith((".yaml", ".yml"))
+
+
+def _chosen(group: str, value: Any) -> str:
+    """The name of a choice. A file of the user's own is put beside the shipped ones, under its name."""
+    if not is_file(group, str(value)):
+        if value not in choices(group):
+            wanted = f"{', '.join(choices(group))}, or a file of your own ({group}=X.yaml)"
+            raise ValueError(f"unknown {group} {value!r}, wanted one of: {wanted}")
+        return str(value)
+    path = Path(str(value)).expanduser()
+    if not re.fullmatch(r"[A-Za-z][\w-]*", path.stem) or path.stem in choices(group):
+        raise ValueError(f"{group}={value}: wanted a name of its own, of letters, digits, - and _ before the .yaml")
+    _store(group, path.stem, _checked_file(group, path))
+    return path.stem
+
+
+def _checked_file(group: str, path: Path) -> dict[str, Any]:
+    """What a user's file says. ValueError where it is none, or names a setting that is none."""
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        what = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"{group}={path}: cannot be read as YAML: {what}") from None
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"{group}={path}: holds no settings, wanted lines of key: value as in {GROUPS[group]}")
+    for key in found:
+        try:
+            _check_key(str(key) if group == "profile" else f"{group}.{key}", sections=group == "profile")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return found
+
+
+TEXTS = ("runs", "data.store", "tracking.uri", "demo.folder", "ray.address", "site.umask", "site.policy", "site.mail")
 """Settings whose value is text whatever it looks like: Hydra would read 2026_11_23 as a number."""
 
 
 def quoted(override: str) -> str:
     """A path or an address as a quoted string of Hydra's grammar."""
     key, _, value = override.partition("=")
-    if key not in TEXTS or value in ("", "null") or value[0] in "'\"":
+    if not (key in TEXTS or is_file(key, value)) or value in ("", "null") or value[0] in "'\"":
         return override
     escaped = value.replace("'", "\\'")
     return f"{key}='{escaped}'"
@@ -214,9 +199,9 @@ def check_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if override.is_delete() or override.is_add():
             raise ValueError(f"{text!r}: settings can be given, not added or deleted; write it without + and ~")
         if key in GROUPS:
-            if override.value() not in choices(key):
-                raise ValueError(f"unknown {key} {override.value()!r}, wanted one of: {', '.join(choices(key))}")
-        elif key.split(".")[0] != "hydra":
+            given[key] = _chosen(key, override.value())
+            continue
+        if key.split(".")[0] != "hydra":
             _check_key(key)
         given[key] = override.value()
     if "sweep" not in given:
@@ -224,7 +209,7 @@ def check_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-def _check_key(key: str) -> None:
+def _check_key(key: str, sections: bool = False) -> None:
     kind: Any = Settings
     for depth, part in enumerate(key.split(".")):
         names = [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
@@ -235,7 +220,7 @@ def _check_key(key: str) -> None:
                 wanted += [name for name in GROUPS if name not in wanted]
             raise ValueError(f"unknown key {key!r}, wanted one of: {', '.join(wanted)}")
         kind = next(f.type for f in dataclasses.fields(kind) if f.name == part)
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) and not sections:
         wanted = [f"{key}.{f.name}" for f in dataclasses.fields(kind)]
         raise ValueError(f"{key!r} is a section; give its settings one by one: {', '.join(wanted)}")
 
@@ -262,8 +247,12 @@ def register(help_text: str) -> None:
     store.store(name="launch", node={"defaults": defaults, "hydra": hydra})
     for group, folder in GROUPS.items():
         for path in folder.glob("*.yaml"):
-            node = yaml.safe_load(path.read_text())
-            store.store(name=path.stem, group=group, node=node, package="_global_" if group == "profile" else group)
+            _store(group, path.stem, yaml.safe_load(path.read_text()))
+
+
+def _store(group: str, name: str, node: Any) -> None:
+    package = "_global_" if group == "profile" else group
+    ConfigStore.instance().store(name=name, group=group, node=node, package=package)
 
 
 def _unlocked(node: Any) -> Any:

@@ -21,6 +21,10 @@ class Silent(RuntimeError):
     """Slurm does not answer now; it may later."""
 
 
+class Full(ValueError):
+    """The queue takes no more of this user's jobs now."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What Slurm says of one job, or of one task of an array."""
@@ -85,7 +89,9 @@ def ask(*command: str, merged: bool = False) -> str:
 def failure(command: str, told: str) -> Exception:
     """What a failed client command means: Silent where nobody answered, else ValueError, a refusal."""
     away = ("Unable to contact", "Connection refused", "timed out")
-    return (Silent if any(word in told for word in away) else ValueError)(f"{command}: {told}")
+    full = ("submit limit", "SubmitJobLimit", "SubmitJobsLimit", "MaxSubmitJob")
+    kind = Silent if any(word in told for word in away) else Full if any(word in told for word in full) else ValueError
+    return kind(f"{command}: {told}")
 
 
 def jobs() -> dict[str, Job]:
@@ -132,6 +138,28 @@ def _gpus(resources: str) -> int:
     """Of `cpu=4,gres/gpu=2,mem=16G`."""
     found = [part.partition("=")[2] for part in resources.split(",") if part.startswith("gres/gpu=")]
     return int(found[0]) if found else 0
+
+
+def down(nodes: str) -> list[str]:
+    """Those of a list such as n[1-3] that do not work: down, failing, drained, or without an answer (a * behind it)."""
+    text = ask("sinfo", "--Node", "--noheader", f"--nodes={nodes}", "--format=%N|%T")
+    rows = [line.strip().split("|") for line in text.splitlines() if "|" in line]
+    broken = ("down", "fail", "drain", "unknown", "reboot")
+    return sorted({name for name, state in rows if state.endswith("*") or state.startswith(broken)})
+
+
+def leave_out(ids: Sequence[str], nodes: Sequence[str]) -> None:
+    """Jobs that wait shall not run on these nodes."""
+    if ids:
+        ask("scontrol", "update", f"JobId={','.join(ids)}", f"ExcNodeList={','.join(nodes)}")
+
+
+def submits_from(partition: str | None) -> str:
+    """The hosts from which a partition takes jobs, as Slurm lists them; `all` where it takes them from everywhere."""
+    text = ask("sinfo", "--noheader", *([f"--partition={partition}"] if partition else []), "--format=%P|%S")
+    rows = [line.strip().split("|") for line in text.splitlines() if "|" in line]
+    mine = [hosts for name, hosts in rows if partition or name.endswith("*")]
+    return next((hosts for hosts in mine if hosts.lower() != "all"), "all")
 
 
 def test_only(script: Path) -> str:

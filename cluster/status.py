@@ -18,9 +18,11 @@ from typing import Any
 
 import yaml
 
-from cluster import broker, slurm
-from cluster.broker import Watched
+from cluster import costs, probe, slurm, submission
+from cluster import watched as watched_jobs
+from cluster.driver import driver_of, log_of
 from cluster.slurm import Job
+from cluster.watched import Watched
 from mtl.runfolder import RunFolder
 
 WATCH_S = 60.0
@@ -55,8 +57,8 @@ def _fold(run: RunFolder, watched: Watched | None, jobs: Mapping[str, Job]) -> F
         facts = run.facts()
         return Fold(configuration, number, "done", f"Dice {facts['dice_val']:.3f} in epoch {facts['best_epoch']}")
     if outcome:
-        return Fold(configuration, number, outcome.lower(), (run.reason().splitlines() or [""])[0])
-    wanted = watched.fold["config"]["train"]["epochs"] if watched else _epochs_wanted(run)
+        return Fold(configuration, number, outcome.lower(), _why(run, watched))
+    wanted = _epochs_wanted(run, watched)
     so_far = f"epoch {len(records)} of {wanted}"
     job = jobs.get(watched.id) if watched else None
     queued = f", queued {watched.queued} times" if watched and watched.queued > 1 else ""
@@ -70,8 +72,24 @@ def _fold(run: RunFolder, watched: Watched | None, jobs: Mapping[str, Job]) -> F
     return Fold(configuration, number, "runs" if records else "new", f"{so_far}{pace}")
 
 
-def _epochs_wanted(run: RunFolder) -> int:
-    return int(yaml.safe_load((run.path / "config.yaml").read_text())["train"]["epochs"])
+def _why(run: RunFolder, watched: Watched | None) -> str:
+    """What kind of failure, its reason in one line, and where to read more."""
+    facts = run.facts()
+    kind, reason = facts.get("failure", ""), (run.reason().splitlines() or [""])[0]
+    told = f"{kind}: {reason}" if kind else reason
+    log = submission.log_of(run.path.parent.parent / "jobs", watched.id, watched.rank) if watched else None
+    if log and str(log) not in told and log.exists():
+        told += f"; log: {log}"
+    return told if log or "traceback" not in facts else f"{told}; traceback: {run.path / 'FAILED'}"
+
+
+def _epochs_wanted(run: RunFolder, watched: Watched | None) -> int:
+    """0 where nobody says."""
+    config = watched.fold.get("config") if watched else None
+    path = run.path / "config.yaml"
+    if config is None and path.exists():
+        config = yaml.safe_load(path.read_text())
+    return int(config["train"]["epochs"]) if config else 0
 
 
 def _pace(records: Sequence[Mapping[str, Any]], wanted: int) -> str:
@@ -97,25 +115,43 @@ def report(sweep_folder: Path) -> str:
     if not sweep_folder.is_dir():
         raise ValueError(f"{sweep_folder}: no such folder; wanted a sweep's run folder, such as runs/branch_location")
     sweep_folder = sweep_folder.resolve()
-    watched, bad_nodes, _ = broker.read(sweep_folder)
-    if not watched and not broker.driver_of(sweep_folder) and not any(sweep_folder.glob("*/fold_*")):
+    kept, driver = watched_jobs.read(sweep_folder), driver_of(sweep_folder)
+    watched = kept.by_folder
+    begun = watched or driver or probe.last(sweep_folder) or any(sweep_folder.glob("*/fold_*"))
+    if not begun:
         inside = sorted(path.name for path in sweep_folder.iterdir() if any(path.glob("*/fold_*")))
         what = f"name one of the sweeps in it: {', '.join(inside)}" if inside else "no fold has begun"
         raise ValueError(f"{sweep_folder}: not a sweep's folder; {what}")
-    driver = broker.driver_of(sweep_folder)
     jobs, silent = _jobs(watched, driver)
     lines = _lines(folds(sweep_folder, watched, jobs))
     if driver and not silent:
         job = jobs.get(driver)
         state = f"{job.state} {job.nodes or job.reason}".strip() if job else "has ended"
-        lines.append(f"driver: job {driver} {state}; log: {sweep_folder / 'driver.log'}")
-    if silent:
-        lines.append(silent)
-    if bad_nodes:
-        lines.append(f"nodes that failed in this sweep and are left out: {', '.join(bad_nodes)}")
-    if watched and (hours := slurm.gpu_hours(w.id for w in watched.values())):
-        lines.append(f"GPU hours used (sacct): {hours:.2f}")
-    return "\n".join(lines)
+        lines.append(f"driver: job {driver} {state}; log: {log_of(sweep_folder)}")
+    lines += [silent] if silent else []
+    lines += _canary(sweep_folder)
+    lines += [f"node {node} failed and is left out: {told}" for node, told in sorted(kept.bad_nodes.items())]
+    return "\n".join([*lines, *_hours(sweep_folder, watched)])
+
+
+def _canary(sweep_folder: Path) -> list[str]:
+    """What the canary found wrong."""
+    answer = probe.last(sweep_folder)
+    log = probe.log_of(sweep_folder)
+    return [f"canary on {answer.node} failed: {line}; log: {log}" for line in answer.problems] if answer else []
+
+
+def _hours(sweep_folder: Path, watched: Mapping[str, Watched]) -> list[str]:
+    """What was expected, and what was used: by the accounting where there is one, else by the run folders."""
+    expected, gpus = costs.kept(sweep_folder)
+    used = slurm.gpu_hours(w.id for w in watched.values()) if watched and gpus else None
+    lines = [f"expected: {expected}"] if expected else []
+    if used is not None:
+        return [*lines, f"GPU hours used (sacct): {used:.2f}"]
+    paths = sweep_folder.glob("*/fold_*/epochs.jsonl")
+    hours = sum(record["seconds"] for path in paths for record in RunFolder(path.parent).epochs()) / 3600
+    unit, factor = ("GPU hours", gpus) if gpus else ("hours of CPU jobs" if watched else "hours", 1)
+    return [*lines, f"{unit} used (epochs in the run folders): {hours * factor:.2f}"] if hours else lines
 
 
 def _jobs(watched: Mapping[str, Watched], driver: str | None) -> tuple[dict[str, Job], str]:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 import zarr
 
-from cluster import launch, plan, settings
-from cluster.plan import Estimate
+from cluster import confirm, costs, launch, settings
+from cluster.costs import Estimate
 from data_prep import store
 
 Launch = Callable[..., str]
@@ -41,7 +41,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     ("override", "message"),
     [
         ("sweep=nope", "unknown sweep 'nope', wanted one of: branch_location"),
-        ("site=pbs", "unknown site 'pbs', wanted one of: local, slurm"),
+        ("site=pbs", "unknown site 'pbs', wanted one of: local, node, ray, slurm, or a file of your own (site=X.yaml)"),
         ("profile=large", "unknown profile 'large', wanted one of: demo, paper"),
         ("train.epoch=1", "unknown key 'train.epoch', wanted one of: train.epochs, train.batch_size"),
         ("learning_rate=1", "unknown key 'learning_rate', wanted one of: data, demo, model"),
@@ -72,6 +72,10 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("site.slots=0", "site.slots is 0, wanted 1 to 10000"),
         ("sweep.space={model.branch:[]}", "the sweep's space has no values for model.branch"),
         ("-m", "-m is not used here"),
+        ("site=none.yaml", "site=none.yaml: cannot be read as YAML: No such file"),
+        ("site=local.yaml", "site=local.yaml: wanted a name of its own"),
+        ("site=ray", "ray.address is None with site.kind=ray, wanted both or neither"),
+        ("driver=maybe", "driver is 'maybe', wanted one of: job, here, none, answer"),
     ],
 )
 def test_one_line_with_the_valid_choices(refused: Launch, tmp_path: Path, override: str, message: str) -> None:
@@ -142,7 +146,7 @@ def test_on_a_slurm_login_node_it_says_so(
     sinfo.chmod(0o755)
     monkeypatch.setenv("PATH", str(sinfo.parent), prepend=os.pathsep)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert plan.on_login_node()
+    assert confirm.on_login_node()
     message = refused("sweep=branch_location", f"data.store={store_path}")
     assert "looks like a Slurm login node" in message
     assert "yes=true" in message
@@ -150,22 +154,54 @@ def test_on_a_slurm_login_node_it_says_so(
     assert not (tmp_path / "data").exists()  # no patients were made before it was refused
     assert not list(tmp_path.rglob("fold_*"))
     capsys.readouterr()
-    plan.check_login_node(yes=True)
+    confirm.check_login_node(yes=True)
     assert "login node" in capsys.readouterr().out
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert not plan.on_login_node()
+    assert not confirm.on_login_node()
     monkeypatch.delenv("SLURM_JOB_ID")
     sinfo.write_text("#!/bin/sh\nexit 1\n")  # Slurm is installed, and does not answer
-    assert not plan.on_login_node()
+    assert not confirm.on_login_node()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("partitions: gpu", "unknown key 'site.partitions', wanted one of: site.kind, site.slots"),
+        ("[1, 2]", "holds no settings, wanted lines of key: value"),
+        ("a: b: c", "cannot be read as YAML"),
+        ("umask: 027", "site.umask is '23', wanted three octal digits in quotes"),
+    ],
+)
+def test_a_site_file_with_a_mistake_is_one_line(refused: Launch, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert told in refused("sweep=branch_location", f"site={tmp_path / 'mine.yaml'}")
+
+
+def test_files_of_the_users_own_are_composed_like_the_shipped_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    (folder / "my-site.yaml").write_text("kind: slurm\npartition: gpu\nsetup: [module load cuda]\numask: '027'\n")
+    (folder / "width.yaml").write_text("question: How wide?\nspace:\n  model.width: [4, 8]\n")
+    (folder / "quick.yaml").write_text("train:\n  epochs: 1\n")
+    words = [f"{group}={folder}/{name}.yaml" for group, name in
+             (("site", "my-site"), ("sweep", "width"), ("profile", "quick"))]  # fmt: skip
+    request = launch.compose([*words, "site.time_min=7"])
+    assert request is not None
+    site = request.settings.site
+    assert (site.kind, site.partition, site.setup, site.umask, site.time_min) == (
+        "slurm", "gpu", ["module load cuda"], "027", 7
+    )  # fmt: skip
+    assert (request.sweep, request.settings.sweep.space) == ("width", {"model.width": [4, 8]})
+    assert (request.profile, request.settings.train.epochs) == ("quick", 1)
 
 
 def test_a_long_sweep_asks_and_without_a_terminal_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     long = Estimate(hours=3.0, folds=25, slots=2)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    with pytest.raises(plan.Refused, match=r"confirm_above_hours=2, and there is no terminal.*yes=true"):
-        plan.confirm(long, 2.0, yes=False)
-    plan.confirm(long, 2.0, yes=True)
-    plan.confirm(long, 3.5, yes=False)
+    with pytest.raises(confirm.Refused, match=r"confirm_above_hours=2, and there is no terminal.*yes=true"):
+        confirm.confirm(long, 2.0, yes=False)
+    confirm.confirm(long, 2.0, yes=True)
+    confirm.confirm(long, 3.5, yes=False)
     assert "about 3.000 hours (3.0 h) on this machine: 25 folds to train, 2 at a time" in str(long)
 
 
@@ -174,9 +210,9 @@ def test_a_probe_that_fails_is_one_line(error: Exception, monkeypatch: pytest.Mo
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(plan.executors, "outcome", fail)
+    monkeypatch.setattr(costs.executors, "outcome", fail)
     with pytest.raises(ValueError, match=r"^a probe of a few steps failed: (out of memory|loss nan); try a smaller"):
-        plan._median([None])
+        costs._median([None])
 
 
 def test_help_lists_sweeps_sites_profiles_and_settings(
@@ -224,7 +260,7 @@ def test_paths_are_text_whatever_they_look_like(path: str, tmp_path: Path, monke
     ],
 )
 def test_folds_on_a_gpu_by_memory_and_cores(share: float, gpus: int, cores: int, wanted: int) -> None:
-    assert plan.folds_at_a_time(share, gpus, cores) == wanted
+    assert costs.folds_at_a_time(share, gpus, cores) == wanted
 
 
 @pytest.mark.parametrize("sweep", settings.choices("sweep"))

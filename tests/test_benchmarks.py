@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
-from tests.benchmarks import conversion, epoch, loading, metrics, reporting, trainer
+from tests.benchmarks import conversion, epoch, loading, metrics, queueing, reporting, starting, trainer
 
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:
@@ -104,3 +104,15 @@ def test_the_trainer_benchmark_says_what_is_not_installed(slices: Slices, monkey
 def test_the_report_is_measured_with_its_metrics() -> None:
     (row,) = reporting.rows(patients=5, phases=2, levels=3, rounds=1)
     assert re.search(r"report of 2 x 10 volumes, 30 slices: metrics [\d.]+ .* together [\d.]+ .* wanted under 60", row)
+
+
+def test_a_broker_with_a_made_up_cluster_queues_each_configuration_once() -> None:
+    row = queueing.run(configurations=4, gpus=10)
+    assert re.search(r"broker, 4 x 5 folds on 10 GPUs .*: [\d.]+ % of a core, \d+ MB more, 4 sbatch, ", row)
+
+
+def test_a_folds_start_is_measured_to_its_first_step(store_path: Path) -> None:
+    row = starting.run(store_path, store.open(store_path).digest, rounds=1)
+    assert re.search(
+        r"first step: [\d.]+ times torch and the store \(.*, 1 rounds; [\d.]+ s; wanted 1.5", row
+    )

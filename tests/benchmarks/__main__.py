@@ -14,7 +14,20 @@ from cluster import executors
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
-from tests.benchmarks import conversion, epoch, loading, metrics, reporting, trainer, trial
+from tests.benchmarks import (
+    conversion,
+    epoch,
+    loading,
+    metrics,
+    queueing,
+    reporting,
+    starting,
+    submitting,
+    trainer,
+    trial,
+)
+from tests.slurm.conftest import obstacle
+from tests.slurm.testbed import Cluster
 
 
 def made_store(home: Path) -> tuple[Path, str]:
@@ -45,6 +58,18 @@ def trainers(home: Path) -> Iterator[str]:
     yield trainer.run(slices, data.folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
 
 
+def starts(home: Path) -> Iterator[str]:
+    yield starting.run(*made_store(home), rounds=7)
+
+
+def submits(home: Path) -> Iterator[str]:
+    if reason := obstacle():
+        yield f"queueing 20 x 5 folds: not measured, {reason}"
+        return
+    with Cluster(home / "slurm") as cluster:
+        yield submitting.run(cluster.environment())
+
+
 BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "conversion": lambda _: conversion.rows(),
     "loading": lambda _: loading.rows(),
@@ -53,6 +78,9 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "trial": trials,
     "epoch": epochs,
     "trainer": trainers,
+    "start": starts,
+    "broker": lambda _: iter([queueing.run(configurations=1000, gpus=200)]),
+    "submit": submits,
 }
 
 

@@ -1,0 +1,65 @@
+"""From a fold's start on its node to the end of its first training step, against importing torch and opening the store
+in a bare process. Wanted: at most 1.5 times.
+
+Each is a process of its own, from its very start; the fold's imports what a Slurm job does and trains a step.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from cluster.worker import FoldJob
+from mtl.config import Config, Model, Train
+
+SINCE_START = """
+import json, os, sys, time
+def since_start():
+    ticks = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+"""
+BARE = """
+import torch
+from data_prep import store
+store.open(sys.argv[1])
+print(since_start())
+"""
+FOLD = """
+import submitit.core._submit
+from cluster.submission import SlurmTask
+from cluster.worker import FoldJob, run_fold
+from mtl import trainer
+step = trainer.Trainer.step
+def first(*arguments):
+    step(*arguments)
+    print(since_start(), flush=True)
+    os._exit(0)
+trainer.Trainer.step = first
+run_fold(FoldJob(**json.loads(sys.argv[1])))
+"""
+
+
+def _seconds(script: str, argument: str) -> float:
+    command = [sys.executable, "-c", SINCE_START + script, argument]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def run(store: Path, digest: str, rounds: int) -> str:
+    """The row: the median of the ratios of interleaved rounds."""
+    config = Config(digest, Model(), Train(device="cpu"))
+    ratios, seconds = [], []
+    for number in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            job = FoldJob(asdict(config), str(store), str(Path(folder) / "fold_0"), 0)
+            bare, fold = _seconds(BARE, str(store)), _seconds(FOLD, json.dumps(asdict(job)))
+        if number:  # the first one reads from the disk
+            ratios.append(fold / bare)
+            seconds.append(fold)
+    ratios.sort()
+    return (
+        f"from a fold's start to its first step: {statistics.median(ratios):.2f} times torch and the store "
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds; {statistics.median(seconds):.2f} s; wanted 1.5)"
+    )
