@@ -90,7 +90,10 @@ class Broker:
         known = [self.kept.by_folder[fold.folder] for fold in wanted if fold.folder in self.kept.by_folder]
         found = slurm.jobs() if any(not w.closed for w in known) else {}
         alive = {w.folder for w in known if not w.closed and w.id in found and found[w.id].alive}
-        missing = [fold for fold in wanted if fold.folder not in alive]
+        done = {
+            fold.folder for fold in wanted if RunFolder(Path(fold.folder)).outcome() == "DONE"
+        }  # since it was asked
+        missing = [fold for fold in wanted if fold.folder not in alive | done]
         if missing and not self._submit(request.stem, missing):
             return False
         request.unlink()
@@ -182,15 +185,22 @@ class Broker:
 
     def _close(self) -> None:
         """Folds that have said how they ended; one that met an error in the code stops its siblings."""
+        halved = []
         for w in self.kept.open():
             outcome = w.run.outcome()
             self._proven = self._proven or outcome == "DONE" or bool(w.run.epochs())
             if outcome is None:
                 continue
-            w.close()
             facts = w.run.facts()
+            if facts.get("failure") == failures.MEMORY and self.site.ranks > 1 and w.job.micro_batches == 1:
+                halved.append(w)  # one rank begins again in halves by itself, several cannot
+                continue
+            w.close()
             if facts.get("failure") == failures.CODE:
                 self._stop_siblings(w, str(facts.get("traceback", "")))
+        for w in halved:
+            if self._submit(w.configuration, [replace(w.job, micro_batches=2)]):
+                w.run.reopen()
 
     def _stop_siblings(self, failed: Watched, traceback: str) -> None:
         why = f"stopped: {failed.run.path.name} of this configuration failed: {failed.run.reason()}"

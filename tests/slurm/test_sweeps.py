@@ -26,20 +26,22 @@ def test_undisturbed_it_takes_one_sbatch_and_ends_with_the_same_numbers(sweep: S
 
 
 def test_each_fold_with_a_fate_of_its_own(sweep: Sweep, cluster: Cluster, undisturbed: Numbers) -> None:
-    """Requeued by somebody; warned by the signal; at the end of its time, of which the signal warns; left alone."""
-    sweep.start().until(lambda: all(len(fold.epochs()) >= 1 for fold in sweep.folds) and len(sweep.folds) == 4)
-    requeued, warned, over, alone = (sweep.ids()[k] for k in range(4))
+    """Requeued by somebody and then warned by the signal; at the end of its time, of which it warns; left alone."""
+    sweep.start().until(lambda: all(len(fold.epochs()) >= 1 for fold in sweep.folds) and len(sweep.folds) == 3)
+    requeued, over, alone = (sweep.ids()[k] for k in range(3))
     cluster.run_client(["scontrol", "requeue", requeued])
-    cluster.run_client(["scancel", "--signal=USR2", warned])
     cluster.run_client(["scontrol", "update", f"JobId={over}", "TimeLimit=00:00:50"])
+    epochs = len(sweep.folds[0].epochs())
+    sweep.until(lambda: len(sweep.folds[0].epochs()) > epochs)
+    cluster.run_client(["scancel", "--signal=USR2", requeued])
     assert sweep.wait(240) == 0, sweep.log.read_text()
     assert sweep.numbers() == undisturbed
-    restarts = [int(cluster.job(job)["Restarts"]) for job in (requeued, warned, over, alone)]
-    assert restarts[:2] == [1, 1]
+    restarts = [int(cluster.job(job)["Restarts"]) for job in (requeued, over, alone)]
+    assert restarts[0] == 2 or (restarts[0] == 1 and cluster.job(requeued)["JobState"] == "COMPLETED")
     # Slurm looks at the time now and then only: on a fast machine the fold may be done before.
-    assert restarts[2] >= 1 or cluster.job(over)["JobState"] == "COMPLETED"
-    assert restarts[3] == 0  # what was not broken was left alone
-    assert sweep.ids() == {0: requeued, 1: warned, 2: over, 3: alone}  # the same jobs, none of them queued anew
+    assert restarts[1] >= 1 or cluster.job(over)["JobState"] == "COMPLETED"
+    assert restarts[2] == 0  # what was not broken was left alone
+    assert sweep.ids() == {0: requeued, 1: over, 2: alone}  # the same jobs, none of them queued anew
 
 
 def test_a_power_cut_costs_at_most_the_epoch(sweep: Sweep, cluster: Cluster, undisturbed: Numbers) -> None:
@@ -91,13 +93,13 @@ def test_an_error_in_a_fold_is_told_and_not_tried_again(sweep: Sweep, cluster: C
     sweep.settings = (*sweep.settings, "train.device=cuda")
     assert sweep.start().wait() == 1
     error = "ValueError: train.device is 'cuda', which is not usable here"
-    assert sweep.log.read_text().count(error) == 4
+    assert sweep.log.read_text().count(error) == 3
     told = [fold.facts() for fold in sweep.folds]
     assert {facts["failure"] for facts in told} <= {"code", "stopped"}
     assert len({facts["traceback"] for facts in told if facts["failure"] == "stopped"}) <= 1  # the first one's
     assert all(error in facts["traceback"] for facts in told)
-    states = cluster.run_client(["sacct", "-X", "-n", "-P", "-o", "State", "-j", sweep.ids()[0]]).stdout.split()
-    assert set(states) <= {"FAILED", "CANCELLED"}  # and never COMPLETED
+    states = cluster.run_client(["sacct", "-X", "-n", "-P", "-o", "State", "-j", sweep.ids()[0]]).stdout.splitlines()
+    assert {state.split()[0] for state in states} <= {"FAILED", "CANCELLED"}  # and never COMPLETED
     assert f"code: {error}" in sweep.status()
 
 
@@ -130,8 +132,8 @@ def test_plan_queues_nothing_and_says_what_slurm_says(cluster: Cluster, tmp_path
     sweep = Sweep(cluster, tmp_path / "runs", *JOBS)
     done = sweep.run("plan=true")
     assert done.returncode == 0, done.stderr
-    assert "4 folds to train, at most 2.0 hours of CPU jobs" in done.stdout
-    assert "#SBATCH --array=0-3%4" in done.stdout
+    assert "3 folds to train, at most 1.5 hours of CPU jobs" in done.stdout
+    assert "#SBATCH --array=0-2%3" in done.stdout
     assert done.stdout.count("Slurm says: Job") == 2  # of the folds and of the driver
     assert cluster.run_client(["squeue", "--noheader"]).stdout == ""
     for setting, told in {
