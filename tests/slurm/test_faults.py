@@ -148,7 +148,6 @@ def test_a_whole_node_trains_all_folds_in_one_job_and_ends_in_order(
     assert f"1 jobs ended: {job}" in ended.stdout
     cluster.wait_until(lambda: cluster.job(job)["JobState"] == "CANCELLED", 60)
     cluster.wait_until(lambda: cluster.inside(node, ["pgrep", "raylet"], check=False).returncode == 1, 30)
-    assert "launch: interrupted" in sweep.log.read_text()
     again = sweep.run()
     job = again.stdout.split("driver: job ")[1].split()[0]
     sweep.until(lambda: cluster.job(job)["JobState"] == "RUNNING")
