@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import failures, slurm, watched
+from cluster import failures, slurm, watched, worker
 from cluster.executors import ENVIRONMENT
 from cluster.site import Site
-from cluster.worker import ENDING, FoldJob, run_fold
+from cluster.worker import FoldJob, run_fold
 from data_prep.files import make_private
 from mtl.runfolder import RunFolder
 
@@ -71,7 +71,7 @@ class SlurmTask:
         """
         from submitit.helpers import DelayedSubmission
 
-        ENDING.set()
+        worker.end()
         return DelayedSubmission(self)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,9 @@ class Kept:
         return [w for w in self.by_folder.values() if not w.closed]
 
     def write(self) -> None:
-        jobs = [asdict(w) for w in self.by_folder.values()]
+        jobs = [vars(w) for w in self.by_folder.values()]  # thousands, and often: neither copied nor indented
         kept = {"jobs": jobs, "bad_nodes": self.bad_nodes, "queuing": self.queuing}
-        write_text(self.path, json.dumps(kept, indent=1) + "\n", private=True)
+        write_text(self.path, json.dumps(kept) + "\n", private=True)
 
 
 def read(sweep_folder: Path) -> Kept:

@@ -1,7 +1,6 @@
 """What runs in a worker process: one fold, or a probe of a few steps. torch is imported here, and only here."""
 
 import os
-import threading
 import traceback
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,8 +12,13 @@ from data_prep.files import keep_for, locked, make_private, patiently
 from mtl.config import Config, from_dict
 from mtl.runfolder import RunFolder
 
-ENDING = threading.Event()
-"""Set where somebody ends this process to start it again: what goes wrong from then on says nothing of the fold."""
+_ending = False
+
+
+def end() -> None:
+    """Somebody ends this process to start it again: what goes wrong from now on says nothing of the fold."""
+    global _ending
+    _ending = True
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def run_fold(job: FoldJob) -> None:
             )
         except Exception as error:
             failure = failures.of(error)
-            if failure == failures.LOST or ENDING.is_set():
+            if failure == failures.LOST or _ending:
                 raise
             if alone or folder.outcome() is None:  # the first of several to fail is the cause
                 _failed(folder, error, failure)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import driver, failures, settings, slurm, submission
+from cluster import driver, failures, settings, slurm, submission, worker
 from cluster.broker import Broker
 from cluster.slurm import Job
 from cluster.submission import SlurmTask
@@ -186,6 +186,7 @@ def test_a_fold_that_was_queued_again_too_often_fails_and_says_so(
     fold: FoldJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_job(monkeypatch, restarts=3)
+    monkeypatch.setattr(worker, "_ending", False)  # as it was, after the test
     task = SlurmTask((fold,), requeues=2)
     with pytest.raises(RuntimeError, match=r"queued again 3 times, more than site.requeues=2: give more site.time_min"):
         task()

@@ -1,8 +1,9 @@
 """The broker with a model of a cluster: 1,000 configurations of five folds on 200 GPUs.
 
 The broker is the real one, with its files; what is made up are Slurm's answers, the trials and the folds' trainings.
-Simulated seconds go by at each of its steps, real ones are what it takes. Wanted: one core is never busy with it (the
-share of real processor time in simulated time stays far below 1), and memory stays within the driver's 1 GB.
+The model goes on by five seconds at each of its steps, which the driver makes every second: the processor time of a
+step is at most what a second of a real sweep of that size would take. Wanted: less than a second of it, so that one
+core does, and memory within the driver's 1 GB.
 """
 
 import random
@@ -13,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from cluster import slurm, submission
+from cluster import driver, slurm, submission
 from cluster.broker import Broker, Place
 from cluster.site import Site
 from cluster.slurm import Job
@@ -24,7 +25,7 @@ from mtl.config import Config
 from mtl.runfolder import RunFolder
 
 FOLDS = 5
-STEP_S = 1.0
+STEP_S = 5.0
 FOLD_S = (300.0, 900.0)
 """a fold trains so long"""
 
@@ -99,18 +100,18 @@ def run(configurations: int, gpus: int) -> str:
             patch.object(slurm, "ended", lambda ids: {}),
         ):
             broker = Broker(Site(kind="slurm"), "s", home, home / "code", now=lambda: model.now)
-            seconds, before_mb = 0.0, _memory_mb()
+            seconds, steps, before_mb = 0.0, 0, _memory_mb()
             while trials.left or trials.running:
                 trials.go_on()
                 begin = time.process_time()
                 broker.step()
-                seconds += time.process_time() - begin
+                seconds, steps = seconds + time.process_time() - begin, steps + 1
                 model.goes_on()
     assert model.arrays == configurations
     rate = model.questions / (model.now / 60)
     return (
         f"broker, {configurations} x {FOLDS} folds on {gpus} GPUs (simulated, {model.now / 3600:.1f} h): "
-        f"{seconds / model.now * 100:.2f} % of a core, {_memory_mb() - before_mb:.0f} MB more, "
+        f"{seconds / steps / driver.STEP_S * 100:.1f} % of a core, {_memory_mb() - before_mb:.0f} MB more, "
         f"{model.arrays} sbatch, {rate:.2f} squeue a minute, GPUs busy {model.busy_s / model.now / gpus * 100:.0f} % "
         "(wanted: under 100 % of a core, under 1000 MB, one sbatch each, at most 1 squeue a minute)"
     )

@@ -45,7 +45,7 @@ def without_trials(config: Config, count: int, store: Path) -> float:
     with tempfile.TemporaryDirectory() as home:
         made = _configurations(config, count, Path(home))
         begin = time.perf_counter()
-        jobs = [folds._job(c, store, k) for c in made for k in range(len(c.runs))]
+        jobs = [job for c in made for job in folds.jobs_of(c, store)]
         pending = [HERE.submit(worker.run_fold, job) for job in jobs]
         while len(executors.wait(pending, 1.0)) < len(pending):
             pass
