@@ -91,8 +91,8 @@ def test_a_configuration_reports_the_mean_of_its_folds_each_epoch(
 def test_a_fold_that_another_process_trains_is_left_alone(
     scratch: Path, configuration: Configuration, store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = folds._job
-    monkeypatch.setattr(folds, "_job", lambda *given: replace(real(*given), left_over_s=0.5))
+    real = folds.jobs_of
+    monkeypatch.setattr(folds, "jobs_of", lambda *given: [replace(job, left_over_s=0.5) for job in real(*given)])
     mine = make_private(configuration.runs[1].path)
     with locked(mine):
         folds.evaluate(configuration, store_path, HERE, lambda _: None)
