@@ -112,5 +112,5 @@ def test_a_broker_with_a_made_up_cluster_queues_each_configuration_once() -> Non
 
 
 def test_a_folds_start_is_measured_to_its_first_step(store_path: Path) -> None:
-    row = starting.run(store_path, store.open(store_path).digest, rounds=1)
+    row = starting.run(store_path, store.open(store_path).digest, rounds=1, warm_up=0)
     assert re.search(r"first step: [\d.]+ times torch and the store \(.*, 1 rounds; [\d.]+ s; wanted 1.5", row)

@@ -48,16 +48,16 @@ def _seconds(script: str, argument: str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def run(store: Path, digest: str, rounds: int) -> str:
+def run(store: Path, digest: str, rounds: int, warm_up: int = 1) -> str:
     """The row: the median of the ratios of interleaved rounds."""
     config = Config(digest, Model(), Train(device="cpu"))
     ratios, seconds, against_optimiser = [], [], []
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         with tempfile.TemporaryDirectory() as folder:
             job = FoldJob(asdict(config), str(store), str(Path(folder) / "fold_0"), 0)
             bare, fold = _seconds(BARE, str(store)), _seconds(FOLD, json.dumps(asdict(job)))
             optimiser = _seconds(OPTIMISER, str(store))
-        if number:  # the first one reads from the disk
+        if number >= warm_up:  # the first one reads from the disk
             ratios.append(fold / bare)
             seconds.append(fold)
             against_optimiser.append(fold / optimiser)

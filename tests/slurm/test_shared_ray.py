@@ -16,7 +16,7 @@ import pytest
 from cluster.executors import ENVIRONMENT
 from mtl.runfolder import RunFolder
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RAY = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
 QUIET = ["--include-dashboard=false", "--disable-usage-stats"]
 
