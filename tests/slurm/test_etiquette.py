@@ -6,9 +6,12 @@ import time
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.slurm.sweeps import JOBS, Sweep
 from tests.slurm.testbed import Cluster
 
+pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would
 CLIENTS = ("sbatch", "squeue", "sinfo", "sacct", "scontrol", "scancel", "srun", "sacctmgr")
 MARK = "BRANCHPOINT_COUNTED"
 SPACE = """

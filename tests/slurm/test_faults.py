@@ -12,6 +12,7 @@ import pytest
 from tests.slurm.sweeps import JOBS, Numbers, Sweep
 from tests.slurm.testbed import Cluster
 
+pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would
 TWO_NODES = ("site.nodes=2", "train.epochs=4")
 
 

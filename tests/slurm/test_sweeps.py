@@ -8,6 +8,8 @@ import pytest
 from tests.slurm.sweeps import JOBS, Numbers, Sweep
 from tests.slurm.testbed import Cluster
 
+pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would
+
 
 @pytest.fixture
 def sweep(cluster: Cluster, tmp_path: Path, restored: None) -> Iterator[Sweep]:
