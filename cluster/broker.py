@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -90,9 +91,8 @@ class Broker:
         known = [self.kept.by_folder[fold.folder] for fold in wanted if fold.folder in self.kept.by_folder]
         found = slurm.jobs() if any(not w.closed for w in known) else {}
         alive = {w.folder for w in known if not w.closed and w.id in found and found[w.id].alive}
-        done = {
-            fold.folder for fold in wanted if RunFolder(Path(fold.folder)).outcome() == "DONE"
-        }  # since it was asked
+        # A fold of a driver before this one may have ended since it was asked for.
+        done = {fold.folder for fold in wanted if RunFolder(Path(fold.folder)).outcome() == "DONE"}
         missing = [fold for fold in wanted if fold.folder not in alive | done]
         if missing and not self._submit(request.stem, missing):
             return False
@@ -191,21 +191,24 @@ class Broker:
             self._proven = self._proven or outcome == "DONE" or bool(w.run.epochs())
             if outcome is None:
                 continue
+            if w.closed:  # stopped just now
+                continue
             facts = w.run.facts()
             if facts.get("failure") == failures.MEMORY and self.site.ranks > 1 and w.job.micro_batches == 1:
                 halved.append(w)  # one rank begins again in halves by itself, several cannot
                 continue
-            w.close()
-            if facts.get("failure") == failures.CODE:
+            if facts.get("failure") == failures.CODE:  # before it is closed: where Slurm is silent, it is tried again
                 self._stop_siblings(w, str(facts.get("traceback", "")))
+            w.close()
         for w in halved:
             if self._submit(w.configuration, [replace(w.job, micro_batches=2)]):
                 w.run.reopen()
 
     def _stop_siblings(self, failed: Watched, traceback: str) -> None:
         why = f"stopped: {failed.run.path.name} of this configuration failed: {failed.run.reason()}"
-        siblings = [w for w in self.kept.open() if w.configuration == failed.configuration]
-        slurm.cancel(sorted({w.id for w in siblings}))
+        siblings = [w for w in self.kept.open() if w.configuration == failed.configuration and w is not failed]
+        with suppress(ValueError):  # a job that has just ended
+            slurm.cancel(sorted({w.id for w in siblings}))
         for w in siblings:
             if w.run.outcome() is None:
                 w.run.finish("FAILED", why, failure=failures.STOPPED, traceback=traceback)

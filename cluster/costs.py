@@ -12,6 +12,7 @@ import yaml
 
 from cluster import executors, worker
 from cluster.canary import Answer
+from cluster.canary_checks import GPU_MEMORY_USED
 from cluster.folds import Configuration
 from cluster.site import Site
 from data_prep import store as cine
@@ -19,8 +20,6 @@ from data_prep.files import write_text
 from mtl import data
 from mtl.runfolder import RunFolder
 
-MEMORY_USED = 0.9
-"""of a GPU's memory, by the folds on it; the rest is for what a probe of a few steps does not see"""
 PROBE_LOW, PROBE_HIGH = 0.8, 1.5
 """how far an epoch's time may lie from that of a few steps"""
 FILES_PER_FOLD = 12
@@ -107,7 +106,7 @@ def folds_at_a_time(memory_share: float, gpus: int, cores: int) -> int:
     """On all GPUs together: so many that each has memory to spare and each fold a core."""
     if not memory_share:
         return gpus
-    return gpus * max(1, min(int(MEMORY_USED / memory_share), cores // gpus))
+    return gpus * max(1, min(int(GPU_MEMORY_USED / memory_share), cores // gpus))
 
 
 def _step(configuration: Configuration) -> str:

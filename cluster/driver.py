@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cluster import probe, script, settings, slurm, snapshot
 from cluster.broker import Broker, Place
+from cluster.canary import Answer
 from cluster.folds import Configuration, jobs_of
 from cluster.policy import UNLIMITED, Policy
 from cluster.site import Site
@@ -171,13 +171,19 @@ def queue_all(
     after = ""
     if site.canary and configurations:
         first = probe.costliest(configurations)
-        if not probe.known(sweep_folder, probe.key(first, site, code)):
+        answer = probe.known(sweep_folder, probe.key(first, site, code))
+        if answer is None or answer.problems:
             after = probe.queue(first, site, sweep, sweep_folder, code, store)
     broker, place = Broker(site, sweep, sweep_folder, code, at_once=True, after=after), Place(str(sweep_folder))
+    before = sorted({w.array for w in broker.kept.open()})
     for c in configurations:
         place.start(c.name, jobs_of(c, store))
         broker.step()
     alive = sorted({w.array for w in broker.kept.open()})
+    if not alive:
+        raise ValueError(f"driver=none: nothing was queued; python -m cluster.status {sweep_folder} says why")
+    if (last := _alive(sweep_folder)) and alive == before:
+        return len(alive), last  # it waits for all of them already
     _keep_words([*argv, "driver=answer"], sweep_folder)
     return len(alive), _queue(_table_text(site, sweep, sweep_folder, code, alive), sweep_folder)
 
@@ -221,7 +227,7 @@ def brokering(
 
 def ask_canary(
     configurations: Sequence[Configuration], site: Site, sweep: str, sweep_folder: Path, code: Path, store: Path
-) -> Any:
+) -> Answer:
     """Its answer, waited for. ValueError where folds could not run."""
     first = probe.costliest(configurations)
     wanted = probe.key(first, site, code)
@@ -236,23 +242,23 @@ def ask_canary(
     return answer
 
 
-def catch_end(ending: threading.Event | None = None) -> str | None:
+def catch_end(in_order: bool = False) -> str | None:
     """Leave this process's own job, so that what it queues inherits nothing; near its time limit, it is queued again.
+    The job's id; None outside of one.
 
-    ending: is set then, and the process ends as on Ctrl-C; else it ends at once.
+    in_order: the process then ends as on Ctrl-C, with what it has started; else it ends at once.
     """
     own = slurm.leave_job()
     if own:
-        signal.signal(signal.SIGUSR2, lambda *_: _queue_again(own, ending))
+        signal.signal(signal.SIGUSR2, lambda *_: _queue_again(own, in_order))
     return own
 
 
-def _queue_again(own: str, ending: threading.Event | None) -> None:
+def _queue_again(own: str, in_order: bool) -> None:
     print("driver: near its time limit, queued again", flush=True)
     slurm.requeue(own)
-    if ending is None:
+    if not in_order:
         os._exit(0)
-    ending.set()
     raise KeyboardInterrupt
 
 

@@ -186,7 +186,7 @@ def run(request: Request) -> int:
     task = Task(wanted, request.sweep, sweep_folder, configurations, opened, limits, cuts)
     if wanted.site.kind in QUEUES and wanted.driver != "answer":
         plan.check(task)
-        if wanted.plan or wanted.driver != "here":
+        if wanted.plan or (task.left and wanted.driver != "here"):  # of what is done, the table stands here at once
             return _plan_or_queue(request, task)
     with locked(sweep_folder):
         _check_folders(configurations)

@@ -1,6 +1,5 @@
 """Where a sweep's folds are trained, by site.kind: opened for the length of a search, closed however it ends."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def _enough(task: Task, slots: int) -> int:
 @contextmanager
 def _node(task: Task) -> Iterator[Room]:
     """A Ray of the node that this job has for itself. Near the job's end it is queued again, and Ray ends in order."""
-    if driver.catch_end(threading.Event()) is None:
+    if driver.catch_end(in_order=True) is None:
         raise ValueError("site=node driver=here trains inside a job of its own: wanted driver=job, which queues it")
     with executors.local_ray(bounded=True) as scratch:
         yield _here(task, scratch)

@@ -1,7 +1,6 @@
 """Which job runs which fold, and which nodes broke: what the broker knows, in the sweep's folder (`jobs.json`)."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +94,3 @@ def read(sweep_folder: Path) -> Kept:
         return Kept(path, by_folder, dict(kept["bad_nodes"]), (queuing[0], queuing[1]) if queuing else None)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged, or of another version ({error}); remove it when no job runs") from None
-
-
-def ids(jobs: Sequence[Watched]) -> list[str]:
-    """Of the jobs, each once."""
-    return sorted({w.id for w in jobs})

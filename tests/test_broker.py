@@ -153,6 +153,23 @@ def test_an_error_in_the_code_stops_its_siblings_with_the_same_traceback(
     assert len(machine.arrays) == 1
 
 
+def test_siblings_are_stopped_later_where_slurm_is_silent_just_then(
+    made: Broker, machine: Machine, folds: list[FoldJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(ids: list[str]) -> None:
+        raise slurm.Silent("scancel: no answer")
+
+    run_of(folds[1]).finish("FAILED", "KeyError: 'x'", failure=failures.CODE, traceback="Traceback: here")
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm, "cancel", away)
+        with pytest.raises(slurm.Silent):
+            made.step()
+    assert run_of(folds[0]).outcome() is None
+    made.step()
+    assert machine.cancelled == ["1_0", "1_2"]
+    assert run_of(folds[0]).facts()["failure"] == failures.STOPPED
+
+
 def test_before_any_epoch_it_stops_the_whole_sweep(
     made: Broker, machine: Machine, folds: list[FoldJob], home: Path, config: Config
 ) -> None:

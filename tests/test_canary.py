@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import canary, canary_checks, costs, snapshot
+from cluster import canary, canary_checks, snapshot
 from cluster.canary import Answer, Asked
 from data_prep import store as cine
 from mtl import machine
@@ -263,6 +263,5 @@ def test_folds_share_a_gpu_as_far_as_its_memory_goes(folds: int, share: float, p
     assert advice in "".join(advised)
 
 
-def test_a_fold_on_a_shared_gpu_wants_a_core_and_the_canary_leaves_as_much_memory_as_the_price() -> None:
-    assert canary_checks.GPU_MEMORY_USED == costs.MEMORY_USED
+def test_a_fold_on_a_shared_gpu_wants_a_core() -> None:
     assert "site.folds_per_gpu=4 would" in canary_checks.sharing(replace(ASKED, mem_gb=100), 0.01, own_gb=2.0)[1][0]
