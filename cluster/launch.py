@@ -48,7 +48,7 @@ from data_prep import store as cine
 from data_prep.files import Locked, keep_for, locked, make_private
 from mtl import data
 from mtl.config import fold_dict
-from sweeps import search, verdict
+from sweeps import asked, search, verdict
 
 HELP = """Branchpoint: five-fold sweeps of a multi-task U-Net (segmentation and area, Dangi et al. 2018).
 
@@ -296,7 +296,7 @@ def _driver_may_submit(task: Task) -> bool:
 
 def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> int:
     """results.csv, the table, the sentence, where to look; the exit status."""
-    results = [verdict.result(c.folder, c.branch, len(c.runs), verdict.label(c.point)) for c in configurations]
+    results = [verdict.result(c.folder, c.branch, len(c.runs), asked.label(c.point)) for c in configurations]
     sweep_folder = configurations[0].folder.parent
     verdict.write(sweep_folder / "results.csv", results)
     answer = verdict.sentence(results, _setting(request, opened))

@@ -18,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from cluster.folds import Configuration, mean_over_folds
 from data_prep.files import atomic, write_text
+from mtl.config import flat
 
 PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
 """Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""
@@ -151,11 +152,3 @@ def _mean(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _milliseconds(time_utc: str) -> int:
     return int(datetime.fromisoformat(time_utc).timestamp() * 1000)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted names."""
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        made |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return made

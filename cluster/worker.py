@@ -50,7 +50,7 @@ def run_fold(job: FoldJob) -> None:
     folder = RunFolder(patiently(lambda: make_private(Path(job.folder))))
     first, alone = (os.environ.get(name, default) == default for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     with locked(folder.path, wait_s=job.left_over_s) if first else nullcontext():
-        if folder.outcome() == "DONE":
+        if folder.outcome() in ("DONE", "STOPPED"):  # stopped while it waited for its turn
             return
         try:
             config = from_dict(Config, job.config)

@@ -159,10 +159,24 @@ class Config:
             )
 
     @property
+    def differs(self) -> dict[str, Any]:
+        """What differs from the default, by dotted name."""
+        mine, default = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(Config()))
+        return {name: value for name, value in mine.items() if value != default[name]}
+
+    @property
     def digest(self) -> str:
-        """Eight hex digits over everything above."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Eight hex digits over what differs from the default: a setting that a later version adds changes no name."""
+        text = json.dumps(self.differs, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name."""
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        made |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return made
 
 
 def fold_dict(config: Mapping[str, Any], fold: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from mtl import cases
-from mtl.config import BRANCHES, Config, from_dict
+from mtl.config import BRANCHES, Config, flat, from_dict
 from mtl.metrics import DISTANCES, VOLUME_METRICS
 from mtl.runfolder import RunFolder
 
@@ -168,7 +168,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
 
 def labels(trained: Sequence[Trained]) -> list[str]:
     """MTN or U-Net, with the branch point and whatever else differs between these configurations."""
-    fields = [_flat(asdict(one.config)) for one in trained]
+    fields = [flat(asdict(one.config)) for one in trained]
     differing = [name for name in fields[0] if len({repr(values[name]) for values in fields}) > 1]
     others = [name for name in differing if name not in ("model.branch", "data_digest")]
     made = []
@@ -176,13 +176,6 @@ def labels(trained: Sequence[Trained]) -> list[str]:
         name = f"MTN {one.config.model.branch}" if one.regresses else "U-Net"
         made.append(", ".join([name, *(f"{key.rpartition('.')[2]} {values[key]}" for key in others)]))
     return made
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _trained(folder: Path) -> Trained:

@@ -13,14 +13,18 @@ No torch here: drivers and trackers read run folders too.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from data_prep.files import make_private, remove, write_text
+from mtl.config import Config, flat
 
 OUTCOMES = ("DONE", "STOPPED", "FAILED")
+KEPT = ("config.yaml", "epochs.jsonl", "best.pt", "volumes.csv", "slices.csv")
+"""files that what a finished fold says is read from"""
 
 
 class RunFolder:
@@ -38,23 +42,25 @@ class RunFolder:
             return
         except yaml.YAMLError:
             found = None
-        if found != dict(config):
+        if not isinstance(found, dict) or _known(found) != _known(config):
             what = [k for k in config if not isinstance(found, dict) or found.get(k) != config[k]]
             detail = "other data" if what == ["data_digest"] else f"another {', '.join(what)}"
             raise ValueError(f"run folder {self.path}: made with {detail}; remove it or use another runs= folder")
 
     def prepare(self, config: Mapping[str, Any]) -> None:
-        """Check or write config.yaml; take back how the fold ended, since it is tried again."""
+        """Check or write config.yaml; take back that the fold failed, since it is tried again."""
         make_private(self.path)
         self.check(config)
         for left_over in self.path.glob(".*.tmp"):  # of a killed process: the caller holds the lock
             remove(left_over)
         write_text(self.path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
-        self.reopen()
+        (self.path / "FAILED").unlink(missing_ok=True)
 
     def reopen(self) -> None:
-        """Take back that it failed or was stopped: it is tried again."""
-        for name in ("FAILED", "STOPPED"):
+        """Take back that it failed or was stopped: it is tried again. Where files of a finished fold are lost, that it
+        was done, too."""
+        gone = ("FAILED", "STOPPED", "DONE") if self.lost() else ("FAILED", "STOPPED")
+        for name in gone:
             (self.path / name).unlink(missing_ok=True)
 
     def epochs(self) -> list[dict[str, Any]]:
@@ -71,6 +77,10 @@ class RunFolder:
     def outcome(self) -> str | None:
         """DONE, STOPPED, FAILED, or None while there is more to do."""
         return next((name for name in OUTCOMES if (self.path / name).exists()), None)
+
+    def lost(self) -> list[str]:
+        """Files that a finished fold must have and has not any more: a purge of old files may have taken them."""
+        return [name for name in KEPT if self.outcome() == "DONE" and not (self.path / name).exists()]
 
     def reason(self) -> str:
         """The reason that the outcome gives, empty where there is none."""
@@ -90,6 +100,12 @@ class RunFolder:
         for other in OUTCOMES:
             if other != outcome:
                 (self.path / other).unlink(missing_ok=True)
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the default: a version with more settings still knows what an older one made."""
+    default = flat({**asdict(Config()), "fold": None})
+    return {name: value for name, value in flat(config).items() if value != default.get(name)}
 
 
 def best_epoch(records: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -22,6 +22,7 @@ from mtl.network import resolve_precision
 from mtl.ranks import ranks
 from mtl.runfolder import RunFolder, best_epoch
 from mtl.trainer import Progress, Trainer, resolve_device
+from mtl.version import code_hash
 
 Observer = Callable[[dict[str, Any]], None]
 Keep = Callable[[Progress], None]
@@ -50,7 +51,8 @@ def train(
     observer: is told each epoch's record once it is on the disk, on the first rank. save_masks: keep the test fold's
     predicted masks. micro_batches: parts in which a batch is trained to begin with (Trainer.build); never fewer than
     last.pt says. checkpoint_minutes: write last.pt within an epoch, too, when so long has gone since the last time;
-    None: at the ends of epochs alone. A disk that is full is waited for (data_prep/files.py).
+    None: at the ends of epochs alone. A disk that is full is waited for (data_prep/files.py). Where the folder says
+    STOPPED, the fold ends with the epoch that is under way, unevaluated; RunFolder.reopen() lets it go on.
 
     ranks.LostRank where another rank is gone: start all of them again.
     """
@@ -63,7 +65,7 @@ def train(
             patiently(lambda: folder.prepare(fold_dict(asdict(config), number)))
         trainer = Trainer(config, slices, fold, number, device, among, micro_batches)
         records = _epochs(trainer, folder, observer, checkpoint_minutes)
-        if among.first:
+        if among.first and len(records) == config.train.epochs:
             _finish(trainer, folder, records, save_masks=save_masks)
 
 
@@ -81,9 +83,11 @@ def _finish(trainer: Trainer, folder: RunFolder, records: list[dict[str, Any]], 
 def _epochs(
     trainer: Trainer, folder: RunFolder, observer: Observer | None, checkpoint_minutes: float | None
 ) -> list[dict[str, Any]]:
-    """Train what is left; the records of all epochs."""
+    """Train what is left; the records of all epochs, of fewer where somebody has stopped the fold."""
     records, begun = _resume(trainer, folder)
     for epoch in range(len(records) + 1, trainer.config.train.epochs + 1):
+        if trainer.ranks.told(folder.outcome() == "STOPPED"):
+            break
         keep = _keeper(trainer, folder, records, checkpoint_minutes)
         record = _epoch(trainer, epoch, begun, keep)
         if record is None:
@@ -194,6 +198,7 @@ def facts(trainer: Trainer) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "branchpoint": version("branchpoint"),
+        "code": code_hash(),
     }
 
 

@@ -1,10 +1,9 @@
 """What a sweep answers, read from its run folders: results.csv, the table, one sentence."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from data_prep.files import write_csv
 from mtl.runfolder import RunFolder, best_epoch
@@ -36,12 +35,6 @@ class Result:
 
 COLUMNS = [f.name for f in fields(Result) if f.name not in ("label", "halved")]
 """of results.csv; `configuration` names the searched values"""
-
-
-def label(point: Mapping[str, Any]) -> str:
-    """What a point of the sweep is called: its branch as such, other fields with their name."""
-    named = {key: f"{key.rpartition('.')[2]} {value}" for key, value in point.items()}
-    return ", ".join(str(value) if key == "model.branch" else named[key] for key, value in point.items())
 
 
 def result(folder: Path, branch: str, folds: int, label: str = "") -> Result:

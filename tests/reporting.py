@@ -24,6 +24,7 @@ FACTS = {
     "torch": "2.13.0+cpu",
     "python": "3.11.7",
     "branchpoint": "0.1.0",
+    "code": "0123456789ab",
 }
 
 

@@ -9,8 +9,8 @@ from mlflow.tracking import MlflowClient
 
 from cluster import tracking_uris
 from cluster.folds import Configuration, mean_over_folds
-from cluster.tracking import Mirror, flat
-from mtl.config import Config, Train
+from cluster.tracking import Mirror
+from mtl.config import Config, Train, flat
 
 
 def record(epoch: int, dice: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtl.runfolder import RunFolder
-from sweeps import verdict
+from sweeps import asked, verdict
 from sweeps.verdict import Result
 
 
@@ -86,8 +86,8 @@ def test_missing_folds_are_no_answer() -> None:
 
 
 def test_other_fields_are_named_and_a_branch_alone_is_not() -> None:
-    assert verdict.label({"model.branch": "up2"}) == "up2"
-    assert verdict.label({"protocol.train_fraction": 0.5, "model.branch": "none"}) == "train_fraction 0.5, none"
+    assert asked.label({"model.branch": "up2"}) == "up2"
+    assert asked.label({"protocol.train_fraction": 0.5, "model.branch": "none"}) == "train_fraction 0.5, none"
     rows = [replace(row("up4", d, 0.01), label=f"lr {d}") for d in (0.6, 0.9)]
     text = verdict.table(rows, "validation")
     assert text.startswith("configuration ")
