@@ -2,7 +2,7 @@
 
     runs/<sweep>/<configuration>/fold_<k>/
         config.yaml    the configuration and the fold
-        epochs.jsonl   a line per epoch
+        epochs.jsonl   a line per epoch; usage.jsonl, what it took of the machine
         last.pt        to go on from; best.pt, the best epoch's network
         volumes.csv  slices.csv  cases.npz
         masks.zarr     the test fold's predicted masks, where they were asked for (predict.save_masks=true)
@@ -65,14 +65,27 @@ class RunFolder:
 
     def epochs(self) -> list[dict[str, Any]]:
         """The records of the epochs so far."""
+        return self._lines("epochs.jsonl")
+
+    def usage(self) -> list[dict[str, Any]]:
+        """What each epoch took of the machine, as far as that was noted: its number, cores, memory_gb and more."""
+        return self._lines("usage.jsonl")
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
         try:
-            lines = (self.path / "epochs.jsonl").read_text().splitlines()
+            lines = (self.path / name).read_text().splitlines()
         except FileNotFoundError:
             return []
         return [json.loads(line) for line in lines]
 
     def write_epochs(self, records: Sequence[Mapping[str, Any]]) -> None:
         write_text(self.path / "epochs.jsonl", "".join(json.dumps(record) + "\n" for record in records))
+
+    def write_usage(self, epoch: int, used: Mapping[str, float]) -> None:
+        """Of an epoch, after those before it."""
+        records = [record for record in self.usage() if record["epoch"] < epoch]
+        lines = (json.dumps(record) + "\n" for record in (*records, {"epoch": epoch, **used}))
+        write_text(self.path / "usage.jsonl", "".join(lines))
 
     def outcome(self) -> str | None:
         """DONE, STOPPED, FAILED, or None while there is more to do."""

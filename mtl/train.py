@@ -22,7 +22,7 @@ from mtl.network import resolve_precision
 from mtl.ranks import ranks
 from mtl.runfolder import RunFolder, best_epoch
 from mtl.trainer import Progress, Trainer, resolve_device
-from mtl.version import code_hash
+from mtl.usage import Usage
 
 Observer = Callable[[dict[str, Any]], None]
 Keep = Callable[[Progress], None]
@@ -88,7 +88,7 @@ def _epochs(
     for epoch in range(len(records) + 1, trainer.config.train.epochs + 1):
         if trainer.ranks.told(folder.outcome() == "STOPPED"):
             break
-        keep = _keeper(trainer, folder, records, checkpoint_minutes)
+        keep, used = _keeper(trainer, folder, records, checkpoint_minutes), Usage(trainer.device)
         record = _epoch(trainer, epoch, begun, keep)
         if record is None:
             # From what was kept last, so that nothing of the failed batch is left (BatchNorm's means).
@@ -100,6 +100,8 @@ def _epochs(
         begun = None
         if trainer.ranks.first:
             _keep(trainer, folder, records)
+            taken = used.read()
+            patiently(lambda: folder.write_usage(records[-1]["epoch"], taken))  # noqa: B023  called at once
             if observer:
                 observer(records[-1])
     return records
@@ -161,7 +163,7 @@ def _resume(trainer: Trainer, folder: RunFolder) -> tuple[list[dict[str, Any]], 
     """The records so far, and how far the next epoch had come if it was kept in its middle. One reads for all ranks:
     other nodes may not see yet what stands on the disk."""
     state: dict[str, Any] | None = None
-    if trainer.ranks.first and folder.last.exists():
+    if trainer.ranks.first and folder.last.exists() and folder.best.exists():  # a purge may have taken one of them
         state = checkpoint.load(folder.last, trainer.config, trainer.number)
     state = trainer.ranks.told(state)
     if state is None:
@@ -198,7 +200,7 @@ def facts(trainer: Trainer) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "branchpoint": version("branchpoint"),
-        "code": code_hash(),
+        "code": "+".join(sorted(trainer.codes)),
     }
 
 

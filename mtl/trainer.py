@@ -19,6 +19,7 @@ from mtl.joint import Coming, Joint
 from mtl.network import UNet
 from mtl.placed import Placed
 from mtl.ranks import Ranks
+from mtl.version import code_hash
 
 ALONE = Ranks()
 
@@ -85,6 +86,8 @@ class Trainer:
     ) -> None:
         self.config, self.slices, self.fold, self.device, self.ranks = config, slices, fold, device, among
         self.number, self.placed = number, Placed(slices, device)
+        self.codes = {code_hash()}
+        """versions of the code that have trained it"""
         torch.backends.cudnn.deterministic = True  # a resumed training ends with the same numbers
         self.build(micro_batches)
 
@@ -225,6 +228,7 @@ class Trainer:
             "weighting": self.weighting.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "micro_batches": self.micro_batches,
+            "codes": sorted(self.codes),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -232,4 +236,5 @@ class Trainer:
         self.weighting.load_state_dict(state["weighting"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.micro_batches = max(self.micro_batches, int(state["micro_batches"]))
+        self.codes |= set(state.get("codes", []))
         self.joint.started = True

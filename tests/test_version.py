@@ -5,7 +5,7 @@ import sys
 
 from mtl import version
 
-DECIDE_NOTHING = {"mtl", "mtl.cases", "mtl.checkpoint", "mtl.config", "mtl.runfolder", "mtl.version"}
+DECIDE_NOTHING = {"mtl", "mtl.cases", "mtl.checkpoint", "mtl.config", "mtl.runfolder", "mtl.usage", "mtl.version"}
 """what is kept and how; config's values are in config.yaml"""
 
 
