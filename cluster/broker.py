@@ -92,7 +92,7 @@ class Broker:
         found = slurm.jobs() if any(not w.closed for w in known) else {}
         alive = {w.folder for w in known if not w.closed and w.id in found and found[w.id].alive}
         # A fold of a driver before this one may have ended since it was asked for.
-        done = {fold.folder for fold in wanted if RunFolder(Path(fold.folder)).outcome() == "DONE"}
+        done = {fold.folder for fold in wanted if RunFolder(Path(fold.folder)).outcome() in ("DONE", "STOPPED")}
         missing = [fold for fold in wanted if fold.folder not in alive | done]
         if missing and not self._submit(request.stem, missing):
             return False
@@ -186,6 +186,7 @@ class Broker:
     def _close(self) -> None:
         """Folds that have said how they ended; one that met an error in the code stops its siblings."""
         halved = []
+        self._recall([w for w in self.kept.open() if w.state in slurm.WAITING and w.run.outcome() == "STOPPED"])
         for w in self.kept.open():
             outcome = w.run.outcome()
             self._proven = self._proven or outcome == "DONE" or bool(w.run.epochs())
@@ -203,6 +204,11 @@ class Broker:
         for w in halved:
             if self._submit(w.configuration, [replace(w.job, micro_batches=2)]):
                 w.run.reopen()
+
+    def _recall(self, stopped: Sequence[Watched]) -> None:
+        """Jobs whose folds were stopped before they began: those that run end with their epoch."""
+        if stopped:
+            self._try(lambda: slurm.cancel(sorted({w.id for w in stopped})))
 
     def _stop_siblings(self, failed: Watched, traceback: str) -> None:
         why = f"stopped: {failed.run.path.name} of this configuration failed: {failed.run.reason()}"

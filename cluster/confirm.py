@@ -18,7 +18,7 @@ def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
     """Ask before a long sweep; Refused where the answer is no or nobody can answer."""
     if yes or estimated.hours <= limit_hours:
         return
-    _ask(
+    ask(
         f"that is more than confirm_above_hours={limit_hours:g}",
         f"give yes=true, or fewer epochs, or a higher confirm_above_hours (now {limit_hours:g})",
     )
@@ -27,7 +27,7 @@ def confirm(estimated: Estimate, limit_hours: float, yes: bool) -> None:
 def confirm_gpu_hours(hours: float, limit: float, yes: bool) -> None:
     """As confirm(), for what may be charged on a cluster."""
     if not yes and hours > limit:
-        _ask(
+        ask(
             f"that is more than confirm_above_gpu_hours={limit:g}",
             f"give yes=true, or a shorter site.time_min, or a higher confirm_above_gpu_hours (now {limit:g})",
         )
@@ -56,7 +56,8 @@ def on_login_node() -> bool:
     return answer.returncode == 0
 
 
-def _ask(what: str, advice: str) -> None:
+def ask(what: str, advice: str) -> None:
+    """Refused unless the answer is yes."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Refused(f"{what}, and there is no terminal to ask at: {advice}")
     try:

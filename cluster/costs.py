@@ -76,7 +76,7 @@ def labelled_images(opened: cine.Store) -> int:
 
 def left(configuration: Configuration) -> list[RunFolder]:
     """The folds that are not done."""
-    return [run for run in configuration.runs if run.outcome() != "DONE"]
+    return [] if configuration.ended() else [run for run in configuration.runs if run.outcome() != "DONE"]
 
 
 def seconds_left(configuration: Configuration, images: int, train_s: float, predict_s: float) -> float:

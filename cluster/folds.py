@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster import worker
-from data_prep.files import Locked
+from data_prep.files import Locked, patiently
 from mtl.runfolder import RunFolder
+from sweeps import asked, racing
+from sweeps.results import mean_sd
 from sweeps.search import Report
-from sweeps.verdict import mean_sd
 
 POLL_S = 0.2
 
@@ -38,6 +39,12 @@ class Configuration:
     """as in site.checkpoint_minutes"""
     umask: str = "077"
     """as in site.umask"""
+    rules: tuple[str, ...] = ()
+    """by which folds may be stopped early: asha, racing"""
+    metric: str = "dice_val"
+    """as in sweep.metric"""
+    confidence: float = 0.99
+    """as in sweep.confidence"""
 
     @property
     def branch(self) -> str:
@@ -52,30 +59,64 @@ class Configuration:
         return [RunFolder(self.folder / f"fold_{k}") for k in range(self.config["train"]["folds"])]
 
     def done(self) -> bool:
-        return all(run.outcome() == "DONE" for run in self.runs)
+        return all(run.outcome() == "DONE" and not run.lost() for run in self.runs)
+
+    def stopped(self) -> bool:
+        """Whether it was stopped early, by a rule that still holds."""
+        return any(run.outcome() == "STOPPED" and run.facts().get("by") in self.rules for run in self.runs)
+
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.done() or (self.stopped() and all(run.outcome() in ("DONE", "STOPPED") for run in self.runs))
 
 
 def evaluate(configuration: Configuration, store: Path, place: Place, report: Report) -> None:
     """Train every unfinished fold and report the mean over folds as each epoch is complete in all of them.
 
-    Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running.
+    Finished folds are not started again; failed ones are. A fold that fails leaves its siblings running. Where the
+    configuration is out of the race its other folds are stopped.
     """
-    pending = place.start(configuration.name, jobs_of(configuration, store))
+    one_by_one = "racing" in configuration.rules
+    if configuration.stopped():
+        stop(configuration, "stopped before all its folds were told", configuration.rules[0])
+    waiting = [] if configuration.stopped() else jobs_of(configuration, store)
+    pending: list[Any] = []
     told = 0
     while True:
+        if waiting and not (one_by_one and pending):
+            if one_by_one and (why := _out_of_race(configuration)):
+                return stop(configuration, why, "racing")
+            started, waiting = (waiting[:1], waiting[1:]) if one_by_one else (waiting, [])
+            pending += place.start(configuration.name, started)
         for fold, error in place.ended(pending, POLL_S) if pending else []:
             pending = [other for other in pending if other.number != fold.number]
             _note_death(configuration.runs[fold.number], error)
         told = _report_means(configuration.runs, told, report)
-        if not pending:
+        if not pending and not waiting:
             return
 
 
+def _out_of_race(configuration: Configuration) -> str | None:
+    """Why the folds that are left need not be trained, if so."""
+    folder, folds = configuration.folder, len(configuration.runs)
+    others = [folder.parent / one.name for one in asked.read(folder.parent).configurations if one.name != folder.name]
+    scores = [racing.read_scores(other, folds, configuration.metric) for other in others]
+    mine = racing.read_scores(folder, folds, configuration.metric)
+    return racing.out_of_race(mine, [one for one in scores if one], folds, configuration.confidence)
+
+
+def stop(configuration: Configuration, why: str, rule: str) -> None:
+    """Stop the folds that have not ended: those that run end with their epoch, those that wait do not begin."""
+    for run in configuration.runs:
+        if run.outcome() is None:
+            patiently(lambda run=run: run.finish("STOPPED", why, by=rule))  # type: ignore[misc]
+
+
 def jobs_of(configuration: Configuration, store: Path) -> list[worker.FoldJob]:
-    """Of every fold that is not done; that one failed is taken back."""
+    """Of every fold that is not done, or has lost files; that one failed or was stopped is taken back."""
     made = []
     for k, run in enumerate(configuration.runs):
-        if run.outcome() != "DONE":
+        if run.outcome() != "DONE" or run.lost():
             run.reopen()
             made.append(
                 worker.FoldJob(

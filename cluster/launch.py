@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,21 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cluster import (
+    answer,
     confirm,
     costs,
     demo,
     driver,
     executors,
     folds,
+    helptext,
     places,
     plan,
     policy,
     probe,
+    prune,
+    renewal,
+    roster,
     settings,
     slurm,
     snapshot,
@@ -41,6 +47,7 @@ from cluster import (
     tracking_uris,
 )
 from cluster.folds import Configuration
+from cluster.roster import Roster
 from cluster.settings import Settings
 from cluster.task import Task
 from cluster.watcher import Watcher
@@ -48,27 +55,14 @@ from data_prep import store as cine
 from data_prep.files import Locked, keep_for, locked, make_private
 from mtl import data
 from mtl.config import fold_dict
-from sweeps import asked, search, verdict
-
-HELP = """Branchpoint: five-fold sweeps of a multi-task U-Net (segmentation and area, Dangi et al. 2018).
-
-  python cluster/launch.py sweep=NAME [key=value ...]
-
-The same command again goes on where it stopped, tries failed folds again, and prints the table.
-
-$APP_CONFIG_GROUPS
-== Settings (key=default: meaning) ==
-{settings}
-
-The defaults are those of profile=paper (taken where data.store= is given): the paper's protocol. profile=demo
-(taken without one) trains briefly on made-up patients, with {demo}.
---cfg job prints the composed config and runs nothing.
-Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
-"""
+from sweeps import search
 
 QUEUES = ("slurm", "node")
 """kinds of site whose jobs are queued"""
 ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version"}
+PRUNE, SETTINGS = "--prune", "--settings"
+"""flags of ours, beside Hydra's"""
+COMPLETES = {"-sc", "--shell-completion"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +77,8 @@ class Request:
     settings: Settings
     argv: tuple[str, ...] = ()
     """as given, for the driver's job"""
+    prune: bool = False
+    """nothing is trained: what does not belong to the sweep any more is removed"""
 
     @property
     def selection(self) -> str:
@@ -126,7 +122,15 @@ def _complain(what: str) -> int:
 
 def compose(argv: Sequence[str]) -> Request | None:
     """What the command line asks for; None where Hydra printed something and that was all."""
-    settings.register(HELP.format(settings=settings.help_lines(), demo=settings.profile_values("demo")))
+    settings.register(helptext.screen())
+    if SETTINGS in argv:
+        print(helptext.settings())
+        return None
+    prune, argv = PRUNE in argv, [word for word in argv if word != PRUNE]
+    if COMPLETES & set(argv):
+        sys.argv[1:] = list(argv)
+        _composed()
+        return None
     if any(word in argv for word in ("-m", "--multirun")):
         raise ValueError("-m is not used here: one command runs the whole sweep; its values stand in its file")
     overrides = [word for word in argv if not word.startswith("-") and ("=" in word or word[:1] in ("+", "~"))]
@@ -143,18 +147,24 @@ def compose(argv: Sequence[str]) -> Request | None:
     has_store = bool(given.get("data.store"))
     profile = str(given.get("profile") or ("paper" if has_store else "demo"))
     why = "given" if "profile" in given else "data.store is given" if has_store else "no data.store given"
+    sys.argv[1:] = [*flags, *overrides, *([] if "profile" in given else [f"profile={profile}"])]
+    composed = _composed()
+    if composed is None:
+        return None
+    frozen = settings.freeze(composed)
+    return Request(str(given["sweep"]), profile, why, frozenset(given), frozen, tuple(argv), prune)
+
+
+def _composed() -> DictConfig | None:
+    """What Hydra makes of sys.argv; None where it printed something and that was all."""
     composed: list[DictConfig] = []
 
     @hydra.main(config_path=None, config_name="launch", version_base="1.3")  # type: ignore[untyped-decorator]
     def collect(config: DictConfig) -> None:
         composed.append(config)
 
-    sys.argv[1:] = [*flags, *overrides, *([] if "profile" in given else [f"profile={profile}"])]
     collect()
-    if not composed:
-        return None
-    frozen = settings.freeze(composed[0])
-    return Request(str(given["sweep"]), profile, why, frozenset(given), frozen, tuple(argv))
+    return composed[0] if composed else None
 
 
 def run(request: Request) -> int:
@@ -163,9 +173,7 @@ def run(request: Request) -> int:
     keep_for(wanted.site.umask)
     made_up = not wanted.data.store
     print(f"profile {request.profile} ({request.why}){': made-up patients' if made_up else ''}", flush=True)
-    points = search.grid(_space(request))
-    for point in points:
-        settings.config_at(wanted, point, "")  # a wrong value is found before any data are made
+    searched = roster.space_of(wanted, request.given)  # a wrong value is found before any data are made
     # Absolute: Tune lets every trial work in a folder of its own.
     runs = Path(wanted.runs).expanduser().resolve()
     uri = wanted.tracking.uri or tracking_uris.default(runs)
@@ -182,39 +190,29 @@ def run(request: Request) -> int:
     opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
     data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
     sweep_folder = make_private(runs / request.sweep)
-    configurations = [_configuration(wanted, point, opened.digest, sweep_folder) for point in points]
-    task = Task(wanted, request.sweep, sweep_folder, configurations, opened, limits, cuts)
+    make = partial(roster.configuration, wanted, opened.digest, sweep_folder)
+    proposed = Roster(wanted, sweep_folder, searched, make, _setting(request, opened))
+    task = Task(wanted, request.sweep, sweep_folder, proposed.sketch(), opened, limits, cuts)
+    if request.prune:
+        with locked(sweep_folder):
+            prune.prune(sweep_folder, task.configurations, wanted.yes)
+        return 0
     if wanted.site.kind in QUEUES and wanted.driver != "answer":
         plan.check(task)
         if wanted.plan or (task.left and wanted.driver != "here"):  # of what is done, the table stands here at once
             return _plan_or_queue(request, task)
     with locked(sweep_folder):
-        _check_folders(configurations)
-        watcher = Watcher(configurations, request.selection, (uri, request.sweep, wanted.sweep.question, runs))
-        if task.left and wanted.driver != "answer":
+        _check_folders(task.configurations)
+        proposed.write()
+        watcher = Watcher(proposed, sweep_folder, request.selection, uri)
+        if wanted.driver != "answer":
+            renewal.renew(task.configurations, wanted.same_code)
+        if (task.left or not proposed.exhausted()) and wanted.driver != "answer":
             if trains_here and not new_patients:
                 confirm.check_login_node(wanted.yes)
             _record(task)
-            _train(task, watcher)
-        return _answer(request, configurations, opened, watcher)
-
-
-def _space(request: Request) -> dict[str, list[Any]]:
-    """The sweep's space; a field given on the command line is held at that value."""
-    space = dict(request.settings.sweep.space)
-    for key in request.given & set(space):
-        section, _, name = key.partition(".")
-        space[key] = [getattr(getattr(request.settings, section), name)]
-    return space
-
-
-def _configuration(wanted: Settings, point: dict[str, Any], digest: str, sweep_folder: Path) -> Configuration:
-    config = settings.config_at(wanted, point, digest)
-    name = settings.configuration_name(point, config)
-    site = wanted.site
-    return Configuration(
-        name, point, asdict(config), sweep_folder / name, wanted.predict.save_masks, site.checkpoint_minutes, site.umask
-    )
+            _train(task, proposed, watcher)
+        return answer.answer(proposed, request.selection, watcher)
 
 
 def _check_folders(configurations: Sequence[Configuration]) -> None:
@@ -230,19 +228,22 @@ def _record(task: Task) -> None:
     snapshot.record(task.folder, told, {"path": str(task.store), "digest": task.opened.digest})
 
 
-def _train(task: Task, watcher: Watcher) -> None:
-    """Search: the configurations that are not done yet."""
-    by_point = {repr(c.point): c for c in task.left}
-    store = task.store
+def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
+    """Search: the configurations that are not done yet, and those that are still to be proposed."""
+    store, ways = task.store, task.settings.sweep
+    epochs = task.settings.train.epochs
+    first = ways.asha_first or max(1, epochs // 10)
+    asha = search.Asha(ways.metric, epochs, first, ways.asha_factor) if ways.asha else None
     with places.opened(task) as room:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = room.place
+        proposed.open(room.slots, again=asha is not None)
 
-        def evaluate(point: search.Point, report: search.Report) -> None:
-            folds.evaluate(by_point[repr(point)], store, place, report)
+        def evaluate(tried: Configuration, report: search.Report) -> None:
+            folds.evaluate(tried, store, place, report)
 
         with watcher.watching():
-            errors = search.search([c.point for c in by_point.values()], evaluate, room.concurrent, room.scratch)
+            errors = search.search(proposed, evaluate, room.scratch, most=room.most, asha=asha)
     for error in errors:
         print(f"launch: a trial ended early: {error.strip().splitlines()[-1]}", file=sys.stderr)
     submission.tidy(task.folder)
@@ -252,18 +253,18 @@ def _plan_or_queue(request: Request, task: Task) -> int:
     """Slurm: show what would be queued; unless plan=true, queue it and return."""
     wanted, site = task.settings, task.site
     _check_folders(task.configurations)
-    answer = None
+    known = None
     if site.kind == "slurm" and task.left:
         code = snapshot.snapshot(task.folder) if wanted.probe else plan.code(task)
         if wanted.probe:
-            answer = driver.ask_canary(task.left, site, task.sweep, task.folder, code, task.store)
+            known = driver.ask_canary(task.left, site, task.sweep, task.folder, code, task.store)
         else:
             first = probe.costliest(task.left)
-            answer = probe.known(task.folder, probe.key(first, site, code))
+            known = probe.known(task.folder, probe.key(first, site, code))
     if wanted.plan:
-        print(plan.text(task, answer))
+        print(plan.text(task, known))
         return 0
-    cost = task.price(answer)
+    cost = task.price(known)
     print(cost, flush=True)
     for line in task.cuts:
         print(f"cut: {line}", flush=True)
@@ -271,6 +272,7 @@ def _plan_or_queue(request: Request, task: Task) -> int:
     _record(task)
     costs.keep(task.folder, cost)
     if wanted.driver == "none" or not _driver_may_submit(task):
+        _check_driverless(wanted)
         with locked(task.folder):
             arrays, job = driver.queue_all(
                 request.argv, task.left, site, task.sweep, task.folder, task.store, task.policy
@@ -280,8 +282,15 @@ def _plan_or_queue(request: Request, task: Task) -> int:
         job, was_there = driver.submit(request.argv, site, task.sweep, task.folder)
         log = driver.log_of(task.folder)
         print(f"driver: job {job} {'is there already' if was_there else 'queued'}; its log: {log}")
-    print(f"follow it:     {sys.executable} -m cluster.status {_shown(task.folder)}")
+    print(f"follow it:     {sys.executable} -m cluster.status {answer.shown(task.folder)}")
     return 0
+
+
+def _check_driverless(wanted: Settings) -> None:
+    """Without a driver nobody looks on: ValueError where somebody has to."""
+    needs = {"sweep.by=optuna": wanted.sweep.by == "optuna", "sweep.asha": wanted.sweep.asha, "racing": wanted.racing}
+    if asks := [name for name, holds in needs.items() if holds]:
+        raise ValueError(f"driver=none queues all at once, {asks[0]} wants a driver that looks on: wanted driver=job")
 
 
 def _driver_may_submit(task: Task) -> bool:
@@ -292,31 +301,6 @@ def _driver_may_submit(task: Task) -> bool:
     if hosts != "all":
         print(f"the partition takes jobs from {hosts} alone: driver=none", flush=True)
     return hosts == "all"
-
-
-def _answer(request: Request, configurations: Sequence[Configuration], opened: cine.Store, watcher: Watcher) -> int:
-    """results.csv, the table, the sentence, where to look; the exit status."""
-    results = [verdict.result(c.folder, c.branch, len(c.runs), asked.label(c.point)) for c in configurations]
-    sweep_folder = configurations[0].folder.parent
-    verdict.write(sweep_folder / "results.csv", results)
-    answer = verdict.sentence(results, _setting(request, opened))
-    print(f"\n{verdict.table(results, request.selection)}\n\n{answer}\n")
-    for c in configurations:
-        for fold in c.runs:
-            if fold.outcome() != "DONE":
-                why = fold.reason() or "somebody else is writing it, or it was stopped"
-                print(f"not done: {_shown(fold.path)}: {why}")
-    print(f"sweep folder:  {_shown(sweep_folder)}", flush=True)
-    watcher.finish(sweep_folder / "results.csv", answer)
-    if all(result.status == "done" for result in results):
-        print(f"report:        {sys.executable} -m mtl.report {_shown(sweep_folder)}")
-    print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
-    return 0 if all(result.status == "done" for result in results) else 1
-
-
-def _shown(path: Path) -> str:
-    """A path as a user at this place would write it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _setting(request: Request, opened: cine.Store) -> str:

@@ -18,8 +18,10 @@ class Room:
     """What a search needs of a place."""
 
     place: Place
-    concurrent: int
-    """configurations at a time"""
+    slots: int
+    """folds at a time"""
+    most: int | None
+    """configurations at a time, at most"""
     scratch: Path
     """for Ray Tune's own state, which is not needed afterwards"""
 
@@ -51,12 +53,7 @@ def _here(task: Task, scratch: Path) -> Room:
         estimate = costs.estimate(task.left, task.opened, place)
     print(estimate, flush=True)
     confirm.confirm(estimate, wanted.confirm_above_hours, wanted.yes)
-    return Room(place, _enough(task, estimate.slots), scratch)
-
-
-def _enough(task: Task, slots: int) -> int:
-    """Configurations at a time, so that a free slot always finds a fold waiting."""
-    return min(len(task.left), -(-slots // task.settings.train.folds) + 1)
+    return Room(place, place.slots, None, scratch)
 
 
 @contextmanager
@@ -72,11 +69,9 @@ def _node(task: Task) -> Iterator[Room]:
 def _slurm(task: Task) -> Iterator[Room]:
     """Jobs; here are only a small Ray for the search, and the broker."""
     site = task.site
-    wanted = -(-(site.slots or SLURM_SLOTS) // task.settings.train.folds)
-    concurrent = min(len(task.left), wanted, driver.at_a_time(site))
     brokering = driver.brokering(task.left, site, task.sweep, task.folder, task.store, task.policy)
     with brokering, executors.local_ray(bounded=True) as scratch:
-        yield Room(broker.Place(str(task.folder)), concurrent, scratch)
+        yield Room(broker.Place(str(task.folder)), site.slots or SLURM_SLOTS, driver.at_a_time(site), scratch)
 
 
 @contextmanager
@@ -85,4 +80,4 @@ def _ray(task: Task) -> Iterator[Room]:
     address = str(task.settings.ray.address)
     with executors.shared_ray(address, task.folder) as scratch:
         place = executors.shared_place(task.settings.train.device, task.site)
-        yield Room(place, _enough(task, place.slots), scratch)
+        yield Room(place, place.slots, None, scratch)

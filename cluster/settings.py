@@ -18,7 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from cluster.site import Site
 from data_prep.store import check_size
-from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict, meanings
+from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict
+from sweeps.asked import short
+from sweeps.search import METRICS
+from sweeps.space import WAYS
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = {
@@ -84,8 +87,33 @@ class Predict:
 class Sweep:
     question: str = ""
     """what the sweep asks"""
-    space: dict[str, list[Any]] = field(default_factory=dict)
-    """searched fields and their values"""
+    space: dict[str, Any] = field(default_factory=dict)
+    """searched fields and their values (sweeps/README.md)"""
+    by: str = "grid"
+    """how the space is searched: grid, random or optuna (TPE)"""
+    samples: int = 20
+    """configurations that random and optuna try"""
+    seed: int = 0
+    """of random's and optuna's draws"""
+    metric: str = "dice_val"
+    """what configurations are compared by: dice_val or area_mad_mm2"""
+    confidence: float = 0.99
+    """of the race, with which its true best is kept"""
+    asha: bool = False
+    """stop configurations early, whole, whose mean over folds is not among the best at an epoch"""
+    asha_first: int = 0
+    """the epoch of its first decision; 0: a tenth of train.epochs"""
+    asha_factor: int = 3
+    """one in so many goes on at each decision"""
+
+    def __post_init__(self) -> None:
+        choice("sweep.by", self.by, WAYS)
+        choice("sweep.metric", self.metric, list(METRICS))
+        between("sweep.samples", self.samples, 1, 1_000_000)
+        between("sweep.seed", self.seed, 0, 2**31 - 1)
+        between("sweep.confidence", self.confidence, 0.5, 0.9999)
+        between("sweep.asha_first", self.asha_first, 0)
+        between("sweep.asha_factor", self.asha_factor, 2, 100)
 
 
 @dataclass(frozen=True)
@@ -109,6 +137,11 @@ class Settings:
     driver: str = "job"
     """on Slurm: job, the sweep's driver is queued as a small job of its own; here: it stays in the foreground; none:
     all is queued at once, and a last job prints the table. Anywhere: answer, the table of what there is, no training"""
+    racing: bool = False
+    """where slots are scarcer than folds: train a configuration's folds one by one, and leave out the others once it is
+    worse than the best beyond doubt (sweep.confidence)"""
+    same_code: bool = False
+    """train folds again that another version of the code or of torch, or another kind of device, has trained"""
     plan: bool = False
     """on Slurm: show what would be queued and what it costs, and queue nothing"""
     probe: bool = False
@@ -124,6 +157,13 @@ class Settings:
         choice("driver", self.driver, DRIVERS)
         between("confirm_above_gpu_hours", self.confirm_above_gpu_hours, 0)
         between("confirm_above_hours", self.confirm_above_hours, 0)
+        if self.racing and self.sweep.asha:
+            raise ValueError(
+                "racing=true trains folds one by one, sweep.asha wants them side by side: wanted one of both"
+            )
+        if self.sweep.asha and self.sweep.asha_first >= self.train.epochs:
+            got = f"sweep.asha_first is {self.sweep.asha_first} with train.epochs={self.train.epochs}"
+            raise ValueError(f"{got}, wanted a first decision before the last epoch")
         if not self.runs:
             raise ValueError("runs is empty, wanted a folder")
         if (self.site.kind == "ray") != bool(self.ray.address):
@@ -282,39 +322,15 @@ def config_at(settings: Settings, point: dict[str, Any], data_digest: str) -> Co
         section, _, name = key.partition(".")
         if name not in sections.get(section, {}):
             known = [f"{s}.{n}" for s, values in sections.items() for n in values]
-            raise ValueError(f"the sweep's space names {key!r}, wanted one of: {', '.join(known)}")
+            raise ValueError(f"a point of the sweep names {key!r}, wanted one of: {', '.join(known)}")
         sections[section][name] = value
     return from_dict(Config, {"data_digest": data_digest, **sections})
 
 
 def configuration_name(point: dict[str, Any], config: Config) -> str:
     """`<field>-<value>[_...]-<8 hex>`, as in `branch-up4-3fa9c210`."""
-    parts = [f"{key.rpartition('.')[2]}-{value}" for key, value in point.items()]
+    parts = [f"{key.rpartition('.')[2]}-{short(value)}" for key, value in point.items()]
     return "_".join(parts).replace("/", "-") + f"-{config.digest}"
-
-
-def profile_values(profile: str) -> str:
-    """What a profile sets, as it would stand on the command line."""
-    values = yaml.safe_load((GROUPS["profile"] / f"{profile}.yaml").read_text())
-    named = [f"{section}.{key}={value}" for section in SECTIONS for key, value in values.get(section, {}).items()]
-    return " ".join(named)
-
-
-def help_lines() -> str:
-    """Every setting with its default and its meaning."""
-    sections = [f for f in dataclasses.fields(Settings) if dataclasses.is_dataclass(f.type) and f.name != "sweep"]
-    lines = [line for f in sections for line in _help_of(f"{f.name}.", f.type)]
-    return "\n".join([*lines, *_help_of("", Settings)])
-
-
-def _help_of(prefix: str, kind: Any) -> list[str]:
-    told = meanings(kind)
-    fields = [f for f in dataclasses.fields(kind) if f.name in told]
-    return [f"  {f'{prefix}{f.name}={_shown(f.default)}':<34} {told[f.name]}" for f in fields]
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cluster import tracking_uris
 from cluster.display import Display
-from cluster.folds import Configuration
+from cluster.roster import Roster
 
 if TYPE_CHECKING:
     from cluster.tracking import Mirror
@@ -24,12 +24,9 @@ class Watcher:
     In two threads: a tracking server that is slow must not stop the display.
     """
 
-    def __init__(
-        self, configurations: Sequence[Configuration], selection: str, mirrored: tuple[str, str, str, Path]
-    ) -> None:
-        """mirrored: MLflow's address, the sweep's name and question, and the runs folder."""
-        self._configurations, self._selection, self._mirrored = configurations, selection, mirrored
-        self.uri = mirrored[0]
+    def __init__(self, proposed: Roster, sweep_folder: Path, selection: str, uri: str) -> None:
+        """uri: MLflow's address."""
+        self._proposed, self._folder, self._selection, self.uri = proposed, sweep_folder, selection, uri
         self._mirror: Mirror | None = None
         self._warned = False
         self._stop = threading.Event()
@@ -44,7 +41,7 @@ class Watcher:
         except KeyboardInterrupt:
             self._end(threads)
             if self._mirror:
-                self._try(lambda mirror: mirror.close(self._configurations))
+                self._try(lambda mirror: mirror.close())
             raise
         finally:
             self._end(threads)
@@ -55,7 +52,7 @@ class Watcher:
             thread.join()
 
     def _show(self) -> None:
-        display = Display(self._configurations, self._selection)
+        display = Display(lambda: self._proposed.configurations, self._proposed.coming, self._selection)
         try:
             while not self._stop.wait(WATCH_S):
                 display.update()
@@ -65,10 +62,11 @@ class Watcher:
 
     def _keep_mirror(self) -> None:
         while not self._stop.wait(MIRROR_S):
-            self._try(lambda mirror: mirror.sync(self._configurations))
+            self._try(lambda mirror: mirror.sync())
 
-    def finish(self, table: Path, answer: str) -> None:
-        self._try(lambda mirror: mirror.finish(self._configurations, table, answer))
+    def finish(self) -> None:
+        """The mirror's last look, with the answer."""
+        self._try(lambda mirror: mirror.finish())
 
     def _try(self, work: Callable[["Mirror"], None]) -> None:
         """The mirror is a convenience: what goes wrong with it is said once and stops nothing."""
@@ -76,7 +74,7 @@ class Watcher:
             if self._mirror is None:
                 from cluster.tracking import Mirror
 
-                self._mirror = Mirror(*self._mirrored)
+                self._mirror = Mirror(self.uri, self._folder)
             work(self._mirror)
         except Exception as error:
             self._mirror = None

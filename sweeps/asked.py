@@ -74,11 +74,12 @@ def read(sweep_folder: Path) -> Asked:
 def label(point: Mapping[str, Any]) -> str:
     """What a point of the sweep is called: its branch as such, other fields with their name."""
     named = {
-        key: value if key == "model.branch" else f"{key.rpartition('.')[2]} {_short(value)}"
+        key: value if key == "model.branch" else f"{key.rpartition('.')[2]} {short(value)}"
         for key, value in point.items()
     }
     return ", ".join(str(text) for text in named.values())
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """As it stands in names."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,19 +2,24 @@
 
 import json
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster import executors, folds, worker
+from cluster import executors, folds, roster, worker
 from cluster.folds import Configuration
+from cluster.settings import Settings, Sweep
 from data_prep.files import locked, make_private
 from mtl.config import Config, Train
 from mtl.runfolder import RunFolder
 from sweeps import search
+from tests.pretended_folds import Pretending
+from tests.test_roster import list_scheduling
 
 HERE = executors.Place("cpu", 2)
 
@@ -28,17 +33,27 @@ def scratch() -> Iterator[Path]:
     os.environ |= before
 
 
-def test_grid_is_every_combination() -> None:
-    points = search.grid({"a": [1, 2], "b": ["x", "y"]})
-    assert points == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}, {"a": 2, "b": "y"}]
-    with pytest.raises(ValueError, match="no values for b"):
-        search.grid({"a": [1], "b": []})
-    with pytest.raises(ValueError, match="no values"):
-        search.grid({})
+class Listed:
+    """A source that gives what it was given, so many at a time."""
+
+    def __init__(self, tried: Sequence[Any], at_a_time: int = 100) -> None:
+        self._left, self._at_a_time, self._running = list(tried), at_a_time, 0
+
+    def next(self) -> Any | None:
+        if not self._left or self._running == self._at_a_time:
+            return None
+        self._running += 1
+        return self._left.pop(0)
+
+    def exhausted(self) -> bool:
+        return not self._left
+
+    def ended(self, tried: Any, whole: bool) -> None:
+        self._running -= 1
 
 
 def test_trials_carry_neither_torch_nor_mlflow_and_phone_nobody(scratch: Path, tmp_path: Path) -> None:
-    def evaluate(point: search.Point, report: search.Report) -> None:
+    def evaluate(point: dict[str, int], report: search.Report) -> None:
         import sys
 
         import cluster.folds  # noqa: F401  what a real trial's evaluate comes from
@@ -50,7 +65,7 @@ def test_trials_carry_neither_torch_nor_mlflow_and_phone_nobody(scratch: Path, t
         (tmp_path / f"{point['n']}.json").write_text(json.dumps(facts))
         report({"dice_val_mean": float(point["n"])})
 
-    search.search([{"n": 1}, {"n": 2}, {"n": 3}], evaluate, concurrent=2, scratch=scratch)
+    assert search.search(Listed([{"n": 1}, {"n": 2}, {"n": 3}], 2), evaluate, scratch) == []
     assert sorted(p.stem for p in tmp_path.iterdir()) == ["1", "2", "3"]
     for path in tmp_path.iterdir():
         facts = json.loads(path.read_text())
@@ -114,3 +129,54 @@ def test_a_worker_that_is_killed_is_a_failed_fold_and_its_siblings_go_on(
     folds.evaluate(configuration, store_path, HERE, lambda _: None)
     assert [run.outcome() for run in configuration.runs] == ["DONE", "DONE", "FAILED"]
     assert "killed, or out of memory" in RunFolder(configuration.runs[2].path).reason()
+
+
+# Folds that only pretend to train: what the search does with them is real.
+
+
+def seeds(home: Path, count: int, sweep: Sweep, epochs: int = 1) -> roster.Roster:
+    """A sweep over seeds, in three folds."""
+    wanted = Settings(sweep=replace(sweep, space={"train.seed": [*range(count)]}), train=Train(epochs=epochs, folds=3))
+    make = partial(roster.configuration, wanted, "digest", make_private(home))
+    return roster.Roster(wanted, home, roster.space_of(wanted, []), make, "")
+
+
+def searched(
+    source: roster.Roster, place: executors.Place, scratch: Path, asha: search.Asha | None = None
+) -> list[Configuration]:
+    def evaluate(tried: Configuration, report: search.Report) -> None:
+        folds.evaluate(tried, Path("no-store"), place, report)
+
+    source.open(place.slots, again=asha is not None)
+    assert search.search(source, evaluate, scratch, most=1 if asha else None, asha=asha) == []
+    return source.configurations
+
+
+def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(scratch: Path, tmp_path: Path) -> None:
+    asha = search.Asha("dice_val", epochs=8, first=2, factor=2)
+    best, *others = searched(seeds(tmp_path, 5, Sweep(asha=True), 8), Pretending("cpu", 3), scratch, asha)
+    assert best.done()  # it came first
+    for c in others:
+        assert c.stopped()
+        assert c.ended()
+        assert {run.outcome() for run in c.runs} == {"STOPPED"}
+        assert c.runs[0].reason().startswith("stopped by ASHA: others were better as far as it had come (epoch ")
+    time.sleep(0.5)
+    assert all(len(run.epochs()) <= 6 for c in others for run in c.runs)  # told at 2 or 4, and one more
+    before = [len(run.epochs()) for c in others for run in c.runs]
+    again = searched(seeds(tmp_path, 6, Sweep(asha=True), 8), Pretending("cpu", 3), scratch, asha)
+    assert [len(run.epochs()) for c in again[1:5] for run in c.runs] == before  # they stay as they were,
+    assert again[5].stopped()  # and a scheduler that was made anew knows what there was
+
+
+def test_slots_are_filled_as_by_list_scheduling(scratch: Path, tmp_path: Path) -> None:
+    def uneven(seed: int, fold: int) -> float:
+        return 0.8 + 3.0 * ((7 * seed + 3 * fold) % 5 == 0) + 0.2 * fold
+
+    place = Pretending("cpu", 3, seconds=uneven)
+    configurations = searched(seeds(tmp_path, 10, Sweep()), place, scratch)
+    facts = sorted((run.facts() for c in configurations for run in c.runs), key=lambda told: told["begin"])
+    assert len(facts) == 30
+    took = max(told["end"] for told in facts) - facts[0]["begin"]
+    bound = list_scheduling([told["end"] - told["begin"] for told in facts], place.slots)
+    assert took <= 1.05 * bound

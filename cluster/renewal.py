@@ -1,0 +1,43 @@
+"""Folds that must be trained again although they were done: files of theirs are lost, or another code trained them."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cluster.folds import Configuration
+from data_prep.files import remove
+from mtl.runfolder import RunFolder
+from mtl.version import code_hash
+
+
+def renew(configurations: Sequence[Configuration], same_code: bool) -> None:
+    """Name finished folds that lost files, which are trained again; with same_code also those that something else has
+    trained than would train them now."""
+    runs = [run for c in configurations for run in c.runs]
+    for run in runs:
+        if lost := run.lost():
+            where = f"{run.path.parent.name}/{run.path.name}"
+            print(f"{where}: lost {', '.join(lost)} (removed, or purged?): trained again", file=sys.stderr, flush=True)
+    if same_code:
+        for run, what in _unlike([run for run in runs if run.outcome() == "DONE"]):
+            print(f"{run.path.parent.name}/{run.path.name}: trained with {what}: trained again", flush=True)
+            remove(run.path)
+
+
+def _unlike(done: Sequence[RunFolder]) -> list[tuple[RunFolder, str]]:
+    """With another code or torch than this one's, or on another device or in another precision than most."""
+    wanted = {"code": code_hash(), "torch": version("torch")}
+    facts = {run.path: run.facts() for run in done}
+    alike = [told for told in facts.values() if all(told.get(name) == value for name, value in wanted.items())]
+    for name in ("device", "precision"):
+        if counted := Counter(str(told.get(name)) for told in alike or facts.values()):
+            wanted[name] = counted.most_common(1)[0][0]
+    made = []
+    for run in done:
+        what = [
+            f"{key} {facts[run.path].get(key)}" for key, value in wanted.items() if facts[run.path].get(key) != value
+        ]
+        if what:
+            made.append((run, ", ".join(what)))
+    return made
