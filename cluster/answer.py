@@ -1,5 +1,6 @@
 """The end of a launch: results.csv, the table, the verdict, where to look."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from sweeps import results, verdict
 from sweeps.asked import label
 
 
-def answer(proposed: Roster, selection: str, watcher: Watcher) -> int:
-    """Write and print it; the exit status."""
+MODELS_S = 900
+"""how long the winner's models may take"""
+
+
+def answer(proposed: Roster, selection: str, watcher: Watcher, models: bool) -> int:
+    """Write and print it; the exit status. models: as in tracking.models."""
     configurations = proposed.configurations
     found = [results.result(c.folder, c.branch, len(c.runs), label(c.point)) for c in configurations]
     sweep_folder = configurations[0].folder.parent
@@ -25,11 +30,32 @@ def answer(proposed: Roster, selection: str, watcher: Watcher) -> int:
                 print(f"not done: {shown(fold.path)}: {why}")
     prune.remind(sweep_folder, configurations)
     print(f"sweep folder:  {shown(sweep_folder)}", flush=True)
-    watcher.finish()
+    whole = proposed.exhausted() and all(c.ended() for c in configurations)
+    if watcher.finish() and whole and models:
+        _log_models(sweep_folder, watcher.uri)
     if any(c.done() for c in configurations):
         print(f"report:        {sys.executable} -m mtl.report {shown(sweep_folder)}")
     print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
-    return 0 if proposed.exhausted() and all(c.ended() for c in configurations) else 1
+    return 0 if whole else 1
+
+
+def _log_models(sweep_folder: Path, uri: str) -> None:
+    """The winner's models in MLflow, by a process of its own: this one imports no torch."""
+    command = [sys.executable, "-m", "cluster.models", str(sweep_folder), "--to", uri]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=MODELS_S, check=False)
+    except subprocess.TimeoutExpired:
+        print(f"models:        not logged within {MODELS_S} s; {_again(sweep_folder)}", file=sys.stderr)
+        return
+    for line in done.stdout.splitlines():
+        print(f"model:         {line}")
+    if done.returncode:
+        why = tracking_uris.without_password((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+        print(f"models:        not logged: {why}; {_again(sweep_folder)}", file=sys.stderr)
+
+
+def _again(sweep_folder: Path) -> str:
+    return f"python -m cluster.models {shown(sweep_folder)} does it again"
 
 
 def shown(path: Path) -> str:

@@ -212,7 +212,7 @@ def run(request: Request) -> int:
                 confirm.check_login_node(wanted.yes)
             _record(task)
             _train(task, proposed, watcher)
-        return answer.answer(proposed, request.selection, watcher)
+        return answer.answer(proposed, request.selection, watcher, wanted.tracking.models)
 
 
 def _check_folders(configurations: Sequence[Configuration]) -> None:

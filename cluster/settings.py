@@ -68,7 +68,9 @@ class Demo:
 @dataclass(frozen=True)
 class Tracking:
     uri: str | None = None
-    """MLflow's store or server; default: sqlite beside the runs"""
+    """MLflow's store or server; default: sqlite beside the runs, on a local disk"""
+    models: bool = True
+    """at the end log the winner's networks there as models, one a fold"""
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,84 @@
-"""Where the mirror lies and how to look at it. Apart from tracking.py, whose import of mlflow takes seconds."""
+"""Where the mirror lies and how to look at it. Nothing here imports mlflow, which takes seconds."""
 
+import hashlib
+import os
 import re
+import secrets
 import shlex
+import stat
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from cluster import mounts, stores
+from data_prep.files import make_private, write_text
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+FILE_STORE = "MLflow's store of files (mlruns, file:) has ended: it raises since MLflow 3.13"
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # A server that is down may cost seconds, not the minutes of MLflow's own seven tries.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""Of every process that talks to MLflow; to be set before it is imported."""
+IDENTITY = ".mirror-id"
 
 
 def default(runs: Path) -> str:
-    """sqlite beside the runs."""
-    path = runs.resolve() / "mlflow.db"
+    """sqlite beside the runs; where these lie on a network file system, on a local disk of whoever looks."""
+    runs = runs.resolve()
+    path = runs / "mlflow.db" if mounts.network(runs) is None else home() / f"{identity(runs)}.db"
     if any(mark in str(path) for mark in "?#%"):
         raise ValueError(f"runs folder {runs}: ? # and % cannot stand in a database's address; name another folder")
     return f"sqlite:///{path}"
 
 
+def home() -> Path:
+    """A private folder of this user's on a local disk, for databases and locks."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    if data.is_absolute() and mounts.network(data) is None:
+        with suppress(OSError):  # a home that may not be written
+            return make_private(data / "branchpoint" / "mlflow")
+    folder = make_private(Path(tempfile.gettempdir()) / f"branchpoint-{os.getuid()}" / "mlflow")
+    facts = folder.parent.lstat()  # anybody may have made a folder of this name before
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+        raise ValueError(f"{folder.parent}: not this user's own private folder; remove it, or set XDG_DATA_HOME")
+    return folder
+
+
+def identity(runs: Path) -> str:
+    """A runs folder's own name in a database that several may share. Kept in the folder, so that a copy of it is known
+    again; of one that may not be written, made from its path."""
+    path = runs / IDENTITY
+    try:
+        if not path.exists():
+            make_private(runs)
+            write_text(path, secrets.token_hex(8) + "\n")
+        return path.read_text().strip()
+    except OSError:
+        return hashlib.sha256(str(runs.resolve()).encode()).hexdigest()[:16]
+
+
 def check(uri: str) -> None:
-    """ValueError for a store that MLflow does not take (its file store has ended)."""
-    scheme = urlsplit(uri).scheme.partition("+")[0]
+    """ValueError in one line for a store that MLflow does not take, that nobody answers for, that is damaged, or that
+    is of another MLflow. Costs a moment: nothing is written, mlflow is not imported."""
+    scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme not in SCHEMES or not uri.partition("://")[2]:
-        raise ValueError(f"tracking.uri is {uri!r}, wanted one that begins with: {', '.join(SCHEMES)}")
+        wanted = f"wanted one that begins with: {', '.join(SCHEMES)}"
+        why = f". {FILE_STORE}" if scheme == "file" or ":" not in uri else ""
+        raise ValueError(f"tracking.uri is {without_password(uri)!r}, {wanted}{why}")
+    try:
+        if scheme == "sqlite":
+            stores.check_file(stores.database(uri), uri)
+        elif scheme.startswith("http"):
+            stores.check_http(uri)
+        else:
+            stores.check_database(uri)
+    except ValueError as error:
+        raise ValueError(without_password(f"tracking.uri {uri}: {error}")) from None
 
 
 def without_password(text: str) -> str:

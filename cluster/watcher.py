@@ -12,7 +12,7 @@ from cluster.display import Display
 from cluster.roster import Roster
 
 if TYPE_CHECKING:
-    from cluster.tracking import Mirror
+    from cluster.mirror import Mirror
 
 WATCH_S, MIRROR_S = 1.0, 3.0
 """How often the run folders are looked at, for the display and for the mirror."""
@@ -64,18 +64,19 @@ class Watcher:
         while not self._stop.wait(MIRROR_S):
             self._try(lambda mirror: mirror.sync())
 
-    def finish(self) -> None:
-        """The mirror's last look, with the answer."""
-        self._try(lambda mirror: mirror.finish())
+    def finish(self) -> bool:
+        """The mirror's last look, with the answer; whether it is all there."""
+        return self._try(lambda mirror: mirror.finish())
 
-    def _try(self, work: Callable[["Mirror"], None]) -> None:
+    def _try(self, work: Callable[["Mirror"], None]) -> bool:
         """The mirror is a convenience: what goes wrong with it is said once and stops nothing."""
         try:
             if self._mirror is None:
-                from cluster.tracking import Mirror
+                from cluster.mirror import Mirror
 
                 self._mirror = Mirror(self.uri, self._folder)
             work(self._mirror)
+            return True
         except Exception as error:
             self._mirror = None
             if not self._warned:
@@ -84,3 +85,4 @@ class Watcher:
                 what = f"no mirror in MLflow at {self.uri} for now ({type(error).__name__}: {why})"
                 told = tracking_uris.without_password(f"launch: {what}; the run folders hold everything")
                 print(told, file=sys.stderr)
+            return False

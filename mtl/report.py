@@ -4,7 +4,8 @@
 
 RUNS are run folders: a sweep's, a configuration's, or runs/ where all in it were trained on one store. DIR (default:
 report/ in the first of them) gets report.html, tables.md, tables.tex, methods.md and figures/*.png, *.pdf. The same run
-folders give the same files. Exit status: 0 done, 2 bad input, 130 interrupted.
+folders give the same files. The verdict of a sweep whose folder is named stands first, where there is one (verdict.md,
+verdict/). Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import base64
 import html
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,8 @@ from mtl.results import Trained
 
 LARGEST_BYTES = 4_800_000
 """of report.html, which mail and browsers should take easily"""
+VERDICT = "verdict.md"
+"""that sweeps/verdict.py leaves in a sweep's folder, and pictures in verdict/"""
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; margin: 2em auto; padding: 0 1em }
 figure { margin: 2em 0 } figcaption { font-weight: 600; margin-bottom: .5em } img { max-width: 100%; height: auto }
@@ -53,7 +57,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     text = methods.paragraph(trained)
     write_text(out / "methods.md", text, private=True)
     page = out / "report.html"
-    write_text(page, _page(trained, made, drawn, text), private=True)
+    write_text(page, _page(trained, made, drawn, text, runs), private=True)
     return page
 
 
@@ -75,7 +79,11 @@ def warnings(trained: Sequence[Trained]) -> list[str]:
 
 
 def _page(
-    trained: Sequence[Trained], made: Sequence[tables.Table], drawn: Sequence[tuple[Path, str]], text: str
+    trained: Sequence[Trained],
+    made: Sequence[tables.Table],
+    drawn: Sequence[tuple[Path, str]],
+    text: str,
+    runs: Sequence[Path],
 ) -> str:
     """report.html, one file with everything in it."""
     names = ", ".join(one.label for one in trained)
@@ -84,18 +92,51 @@ def _page(
         f"<title>Branchpoint: {html.escape(names)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(names)}</h1>",
         *(f"<p class=warning>{html.escape(line)}</p>" for line in warnings(trained)),
-        f"<p>Beside the figures of {html.escape(paper.CITATION)}.</p>",
+        *(part for run in runs for part in _verdict(run)),
     ]
-    end = [f"<pre style='white-space: pre-wrap'>{html.escape(text)}</pre></html>"]
-    body = [*start, "<h2>Tables</h2>", *(table.html() for table in made), "<h2>Figures</h2>"]
-    room = LARGEST_BYTES - sum(len(part.encode()) for part in (*body, *end))
-    for path, caption in drawn:
-        picture = _embedded(path)
-        if len(picture) > room:
-            picture = f"<p class=note>Too large for this page: see {path.parent.name}/{path.name}.</p>"
-        room -= len(picture)
-        body.append(f"<figure>{picture}<p class=note>{html.escape(caption)}</p></figure>")
-    return "\n".join([*body, "<h2>Methods</h2>", *end]) + "\n"
+    judged = [(path, f"Verdict: {path.stem}") for run in runs for path in _pictures(run)]
+    told = [f"<p>Beside the figures of {html.escape(paper.CITATION)}.</p>", "<h2>Tables</h2>"]
+    told += [*(table.html() for table in made), "<h2>Figures</h2>"]
+    end = ["<h2>Methods</h2>", f"<pre style='white-space: pre-wrap'>{html.escape(text)}</pre></html>"]
+    room = LARGEST_BYTES - sum(len(part.encode()) for part in (*start, *told, *end))
+    first, last = list[str](), list[str]()
+    for paths, into in ((judged, first), (drawn, last)):
+        for path, caption in paths:
+            picture = _embedded(path)
+            if len(picture) > room:
+                picture = f"<p class=note>Too large for this page: see {path.parent.name}/{path.name}.</p>"
+            room -= len(picture)
+            into.append(f"<figure>{picture}<p class=note>{html.escape(caption)}</p></figure>")
+    return "\n".join([*start, *first, *told, *last, *end]) + "\n"
+
+
+def _pictures(run: Path) -> list[Path]:
+    return sorted((run / "verdict").glob("*.png")) if (run / VERDICT).is_file() else []
+
+
+def _verdict(run: Path) -> list[str]:
+    """What a sweep's folder says of its answer, as HTML; empty where it says nothing."""
+    path = run / VERDICT
+    if not path.is_file():
+        return []
+    return [_html(block) for block in path.read_text(errors="replace").strip().split("\n\n")]
+
+
+def _html(block: str) -> str:
+    """A block of the Markdown that a verdict is written in: a heading, a table, a list or a paragraph."""
+    lines = block.splitlines()
+    if block.startswith("# "):
+        return f"<h2>{html.escape(block[2:])}</h2>"
+    if block.startswith("|"):
+        head, _, *rows = (tuple(_cells(line)) for line in lines)
+        return tables.Table("Verdict", head, tuple(rows)).html()
+    if block.startswith("- "):
+        return "<ul class=note>" + "".join(f"<li>{html.escape(line[2:])}</li>" for line in lines) + "</ul>"
+    return f"<p><strong>{html.escape(block.strip('*'))}</strong></p>"
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def _embedded(path: Path) -> str:

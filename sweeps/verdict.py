@@ -1,115 +1,126 @@
-"""What a sweep answers, read from its run folders: results.csv, the table, one sentence."""
+"""What a sweep answers, with its uncertainty, from run folders and sweep.json alone.
 
-import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+    python -m sweeps.verdict RUNS/SWEEP [--no-plots]     # e.g. python -m sweeps.verdict runs/branch_location
+
+writes verdict.json, verdict.md and verdict/*.png into the sweep's folder and prints the text; the same files give the
+same bytes. Exit status: 0 done, 2 bad input.
+
+verdict.json, whose numbers have six digits and whose names are those of configurations' folders:
+
+    answer               one sentence, or two, for people; begins with the setting it holds for
+    question, setting    as in sweep.json
+    winner               the best, where it is apart from all others; else null
+    best                 the highest mean Dice, or the lowest mean area error; null where none is done
+    tied                 the others that are not behind the best at this level, best first
+    more_patients        how many more would tell the best from all of these, with 80 % probability; null where nothing
+                         is to be settled, none would, or too few patients are there to say
+    paper_choice         branch up4 with learned weights, all else that is searched at its default; null where not done
+    metric, selection    as in sweep.json
+    level                of all intervals: 0.99
+    comparisons          pairs of configurations whose differences' intervals hold together
+    patients             on whom they are compared
+    dropped              volumes (slices) that some configuration has no figure of: left out of its differences
+    complete             all that was asked is done or was stopped, more_to_come is false; until then nobody wins
+    configurations       in the order in which they were proposed: configuration, label, point; status (done, stopped,
+                         failed, incomplete) and its reason; folds_done; of those that are done the metric's mean, low,
+                         high, dice_*, area_mad_mm2_* on the selection set; against_best and against_paper: difference
+                         (this minus that), low, high, apart (0 is left out), unlike (trained with another code, torch,
+                         device or precision)
+    leave_one_fold_out   without the patients whose figures come from a fold's networks: fold, best, winner, changed
+    test                 the best's figures on the test set: configuration; dice and area_mad_mm2 with mean, low, high;
+                         null where the test set is what selects
+    optimism             the same of selection minus test, volume by volume
+    unlike, lost         folds that were trained with something else than most; folds some of whose files are gone
+    halved               folds that were trained in half micro-batches for want of memory
+    pareto               configurations that none beats in Dice and area error at once
+    plots                files, from the sweep's folder
+
+Bounds are null where so few patients say nothing.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from data_prep.files import write_csv
-from mtl.runfolder import RunFolder, best_epoch
+from data_prep.files import make_private, write_text
+from sweeps import asked, judgement, measured, verdict_text
+from sweeps.verdict_parts import Verdict
 
-
-@dataclass(frozen=True)
-class Result:
-    """A row of results.csv. A fold's figures are those of its best epoch on its selection set."""
-
-    configuration: str
-    branch: str
-    dice_mean: float | None
-    dice_sd: float | None
-    """over folds, with n - 1"""
-    area_mad_mm2_mean: float | None
-    area_mad_mm2_sd: float | None
-    folds_done: int
-    status: str
-    """done, failed (a fold failed) or incomplete"""
-    label: str = ""
-    """what it is called in the table and the sentence; empty: its branch"""
-    halved: int = 0
-    """folds that ran out of memory and were trained in half micro-batches"""
-
-    @property
-    def name(self) -> str:
-        return self.label or self.branch
+JSON, MARKDOWN, PLOTS = "verdict.json", "verdict.md", "verdict"
 
 
-COLUMNS = [f.name for f in fields(Result) if f.name not in ("label", "halved")]
-"""of results.csv; `configuration` names the searched values"""
+def write(sweep_folder: Path, *, plots: bool = True) -> Verdict:
+    """The verdict of a sweep's folder, written into it. ValueError says what is wrong; then nothing is written."""
+    told = replace(read(sweep_folder), plots=())
+    told = replace(told, plots=_draw(told, sweep_folder) if plots else _draw_none(sweep_folder))
+    write_text(sweep_folder / MARKDOWN, verdict_text.markdown(told), private=True)
+    values = {key: value for key, value in asdict(told).items() if key != "text"}
+    write_text(sweep_folder / JSON, json.dumps(_plain(values), indent=1, allow_nan=False) + "\n", private=True)
+    return told
 
 
-def result(folder: Path, branch: str, folds: int, label: str = "") -> Result:
-    """Read one configuration's folds; means are over the finished ones."""
-    runs = [RunFolder(folder / f"fold_{k}") for k in range(folds)]
-    outcomes = [run.outcome() for run in runs]
-    best = [best_epoch(run.epochs()) for run, outcome in zip(runs, outcomes, strict=True) if outcome == "DONE"]
-    status = "done" if len(best) == folds else "failed" if "FAILED" in outcomes else "incomplete"
-    dice, area = ([record[key] for record in best] for key in ("dice_val", "area_mad_mm2"))
-    halved = sum(run.facts().get("micro_batches", 1) > 1 for run in runs)
-    return Result(folder.name, branch, *mean_sd(dice), *mean_sd(area), len(best), status, label, halved)
+def read(sweep_folder: Path) -> Verdict:
+    """The same without plots; nothing is written."""
+    if not sweep_folder.is_dir():
+        raise ValueError(f"{sweep_folder}: no such folder; wanted a sweep's, such as runs/branch_location")
+    question = asked.read(sweep_folder)
+    if not question.configurations:
+        raise ValueError(
+            f"{sweep_folder}: no configuration in it; wanted a sweep's folder, such as runs/branch_location"
+        )
+    made = judgement.judge(question, measured.measured(sweep_folder, question))
+    made = replace(made, answer=verdict_text.answer(made))
+    return replace(made, text=verdict_text.plain(made))
 
 
-def mean_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and standard deviation with n - 1; None where there are too few values."""
-    mean = statistics.fmean(values) if values else None
-    return mean, statistics.stdev(values) if len(values) > 1 else None
+def _draw(told: Verdict, sweep_folder: Path) -> tuple[str, ...]:
+    from sweeps import verdict_plots  # matplotlib takes a second
+
+    folder = make_private(sweep_folder / PLOTS)
+    names = verdict_plots.write(told, folder)
+    _remove_others(folder, names)
+    return tuple(f"{PLOTS}/{name}" for name in names)
 
 
-def write(path: Path, results: Sequence[Result]) -> None:
-    """results.csv"""
-    write_csv(path, [asdict(r) for r in results], COLUMNS)
+def _draw_none(sweep_folder: Path) -> tuple[str, ...]:
+    _remove_others(sweep_folder / PLOTS, [])
+    return ()
 
 
-def table(results: Sequence[Result], selection: str) -> str:
-    """The table as text: a row per configuration, mean and standard deviation over its folds."""
-    where = "validation patients" if selection == "validation" else "the test fold, selected on it as in the paper"
-    searched = "branch" if all(r.name == r.branch for r in results) else "configuration"
-    width = max(12, *(len(r.name) for r in results))
-    head = f"{searched:<{width}} {'Dice':>17} {'area error, mm2':>19} {'folds':>6}  status"
-    rows = [
-        f"{r.name:<{width}} {_pm(r.dice_mean, r.dice_sd, 3):>17} "
-        f"{_pm(r.area_mad_mm2_mean, r.area_mad_mm2_sd, 0):>19} {r.folds_done:>6}  {r.status}{' *' if r.halved else ''}"
-        for r in results
-    ]
-    source = "the regression path (none has none: of its segmentation)"
-    source = source if any(r.branch == "none" for r in results) else "the regression path"
-    note = f"Mean and standard deviation over folds, on {where}; area error of {source}."
-    halved = ["* Trained in half micro-batches for want of memory: BatchNorm saw other batches."]
-    return "\n".join([head, "-" * len(head), *rows, note, *(halved if any(r.halved for r in results) else [])])
+def _remove_others(folder: Path, names: list[str]) -> None:
+    """Pictures of an earlier verdict would contradict this one."""
+    for path in folder.glob("*.png"):
+        if path.name not in names:
+            path.unlink()
 
 
-def _pm(mean: float | None, sd: float | None, digits: int) -> str:
-    if mean is None:
-        return "-"
-    return f"{mean:.{digits}f}" + (f" +- {sd:.{digits}f}" if sd is not None else "")
+def _plain(value: Any) -> Any:
+    """For JSON: six digits, which no other order of additions changes."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def sentence(results: Sequence[Result], setting: str) -> str:
-    """The answer in one sentence, beginning with the setting it holds for.
-
-    Two configurations whose means lie closer than the larger of their standard deviations are not called
-    apart; the paired comparison by patient that could is not made here.
-    """
-    ranked = sorted((r for r in results if r.dice_mean is not None), key=lambda r: -(r.dice_mean or 0))
-    if len(ranked) < len(results) or not all(r.status == "done" for r in results):
-        missing = ", ".join(r.name for r in results if r.status != "done")
-        return f"{setting} no answer yet, since folds are missing at {missing}."
-    best = ranked[0]
-    score = f"Dice {best.dice_mean:.3f}"
-    kind = "branch point" if best.name == best.branch else "configuration"
-    if len(ranked) == 1:
-        return f"{setting} {best.name} reached {score}; with one {kind} there is nothing to compare."
-    close = [r.name for r in ranked[1:] if _close(best, r)]
-    smallest = min(results, key=lambda r: r.area_mad_mm2_mean or 0)
-    area = f"the area error was smallest at {smallest.name} ({smallest.area_mad_mm2_mean:.0f} mm2)"
-    if halved := [r.name for r in results if r.halved]:
-        area += f"; {', '.join(halved)} ran out of memory and trained in half micro-batches"
-    if close:
-        others = f"{', '.join(close)} lie{'s' if len(close) == 1 else ''} within one standard deviation of it"
-        return f"{setting} {best.name} segmented best ({score}), but {others}, so no winner is called; {area}."
-    lead = "ahead of all others by over one standard deviation"
-    return f"{setting} {best.name} segmented best ({score}), {lead}; {area}."
+def main(argv: list[str] | None = None) -> int:
+    os.umask(0o077)
+    parser = argparse.ArgumentParser(prog="python -m sweeps.verdict", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("sweep", type=Path, metavar="RUNS/SWEEP", help="a sweep's folder, such as runs/branch_location")
+    parser.add_argument("--no-plots", action="store_true", help="write no pictures: quicker")
+    args = parser.parse_args(argv)
+    try:
+        told = write(args.sweep, plots=not args.no_plots)
+    except (OSError, ValueError) as error:
+        print(f"verdict: {error}", file=sys.stderr)
+        return 2
+    print(told.text)
+    return 0
 
 
-def _close(best: Result, other: Result) -> bool:
-    spread = max(best.dice_sd or 0.0, other.dice_sd or 0.0)
-    return (best.dice_mean or 0.0) - (other.dice_mean or 0.0) <= spread
+if __name__ == "__main__":
+    sys.exit(main())

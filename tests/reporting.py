@@ -1,15 +1,19 @@
-"""Run folders as a training leaves them, with drawn numbers: what the report reads, in any size, without training."""
+"""Run folders as a training leaves them, with drawn numbers: what the report and the verdict read, in any size,
+without training."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_prep.files import write_csv
 from mtl import cases, data
-from mtl.config import Config, Model, fold_dict
+from mtl.config import Config, Model, flat, fold_dict, from_dict
 from mtl.evaluate import SLICE_COLUMNS, VOLUME_COLUMNS, regions
 from mtl.runfolder import RunFolder
+from sweeps.asked import Asked, Proposed, label
 
 BASE = Config(data_digest="0" * 64)
 PAPERS = (BASE, replace(BASE, model=Model(branch="none")))
@@ -50,6 +54,88 @@ def write_runs(
             facts = FACTS | {"source": source, "patients": patients, "volumes": patients * phases}
             run.finish("DONE", "all epochs trained", best_epoch=2, slices=patients * phases * levels, **facts)
     return home
+
+
+def write_sweep(
+    folder: Path,
+    points: Sequence[dict[str, Any]],
+    dices: Sequence[float],
+    *,
+    patients: int = 20,
+    spread: float = 0.01,
+    optimism: float = 0.0,
+    area_factors: Sequence[float] | None = None,
+    **asked: Any,
+) -> Asked:
+    """A sweep's folder with sweep.json and one configuration per point, all folds done: only what a verdict reads.
+
+    dices: each configuration's true mean. Patients differ by 0.03 in the same way for all; spread: of what is a
+    patient's and a configuration's own. optimism: by how much selection looks better than test. Areas are off by
+    2,000 mm2 x (1 - Dice), times area_factors.
+    """
+    told = Asked(folder.name, configurations=tuple(_proposed(point) for point in points), **asked)
+    patient_P = [f"P{p:03}" for p in range(patients)]
+    of_subject = data.fold_of_subjects(patient_P, [""] * patients, told.folds, 0)
+    ease = dict(zip(patient_P, np.random.default_rng(0).normal(0, 0.03, patients).tolist(), strict=True))
+    for number, (proposed, mean) in enumerate(zip(told.configurations, dices, strict=True)):
+        rng = np.random.default_rng([1, number])
+        own = {p: mean + ease[p] + rng.normal(0, spread) for p in patient_P}
+        for k in range(told.folds):
+            by_set = {"validation": (k + 1) % told.folds, "test": k}
+            sets = {name: [p for p in patient_P if of_subject[p] == fold] for name, fold in by_set.items()}
+            rows = [
+                (p, phase, name, own[p] + optimism * (name == "validation") + rng.normal(0, 0.005))
+                for name, mine in sets.items()
+                if name == "test" or told.selection == "validation"
+                for p in mine
+                for phase in range(2)
+            ]
+            set_how = proposed.point | {"protocol.selection": told.selection}
+            factor = area_factors[number] if area_factors else 1.0
+            write_measured(folder / proposed.name / f"fold_{k}", rows, set_how, k, factor)
+    told.write(folder)
+    return told
+
+
+def _proposed(point: dict[str, Any]) -> Proposed:
+    name = "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in point.items())
+    return Proposed(f"{name}-0", point, label(point))
+
+
+def write_measured(
+    folder: Path,
+    rows: Iterable[tuple[str, int, str, float]],
+    settings: dict[str, Any],
+    k: int,
+    area_factor: float = 1.0,
+    **facts: Any,
+) -> None:
+    """A finished fold with these volumes, (patient, phase, set, Dice) each, and two slices of each. settings: by dotted
+    name, where they are not the default."""
+    run = RunFolder(folder)
+    run.prepare(fold_dict(asdict(from_dict(Config, _nested(flat(asdict(BASE)) | settings))), k))
+    volumes, slices = [], []
+    for patient, phase, set_name, dice in rows:
+        row = {"patient": patient, "phase": phase, "set": set_name}
+        volumes.append({**dict.fromkeys(VOLUME_COLUMNS), **row, "dice": dice})
+        for level in range(2):
+            off_mm2 = 2000 * (1 - dice) * area_factor
+            areas = {"area_true_mm2": 1000.0, "area_seg_mm2": 1000 + off_mm2}
+            regressed = None if settings.get("model.branch") == "none" else 1000 - off_mm2
+            slices.append({**dict.fromkeys(SLICE_COLUMNS), **row, "level": level, **areas, "area_reg_mm2": regressed})
+    write_csv(run.path / "volumes.csv", volumes, VOLUME_COLUMNS)
+    write_csv(run.path / "slices.csv", slices, SLICE_COLUMNS)
+    run.write_epochs([{"epoch": 1, "dice_val": 0.8, "area_mad_mm2": 200.0}])
+    run.best.touch()
+    run.finish("DONE", "all epochs trained", best_epoch=1, **FACTS | facts)
+
+
+def _nested(flat_values: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in flat_values.items():
+        section, _, key = name.rpartition(".")
+        (made.setdefault(section, {}) if section else made)[key] = value
+    return made
 
 
 def _write_fold(

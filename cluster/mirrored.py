@@ -1,0 +1,178 @@
+"""What MLflow is to show of a sweep, from its folder alone: sweep > configuration > fold.
+
+Names, params, tags, metrics and times are functions of what stands in the files: a mirror that was kept while the sweep
+ran and one that is made from nothing afterwards are the same. No mlflow here.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.mirrored_folds import Configuration, Fold, Series
+from cluster.mirrored_tags import Beside, Data, configuration_tags
+from mtl.runfolder import RunFolder
+from sweeps import asked
+from sweeps.asked import Asked, Proposed
+
+NOTE, LONGEST_NOTE = "mlflow.note.content", 7900
+"""A run's description in the UI, in Markdown; and letters that MLflow takes of a tag."""
+STATUS = {"DONE": "FINISHED", "STOPPED": "FINISHED", "FAILED": "FAILED"}
+QUIET_S, PATIENCE = 900.0, 10
+"""a fold that has written nothing for so long, and for so many of its epochs, is not at work"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as MLflow is to show it."""
+
+    path: str
+    """below runs/"""
+    name: str
+    parent: str | None
+    """path of the run that it stands below"""
+    start_ms: int
+    end_ms: int
+    """when the last came that is known of it"""
+    outcome: str | None
+    """DONE, STOPPED or FAILED; None while there is more to do"""
+    params: dict[str, str]
+    tags: dict[str, str]
+    series: Callable[[], Series] = Series
+    grown: bool = True
+    """whether the series may have changed since it was shown last"""
+    data: Data | None = None
+
+    def status(self, *, closed: bool) -> str:
+        """MLflow's word. closed: nobody is at work any more."""
+        return STATUS.get(self.outcome or "", "KILLED" if closed else "RUNNING")
+
+
+class Sweep:
+    """A sweep's folder, looked at again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.configurations: list[Configuration] = []
+        self.asked = Asked(folder.name)
+        self._beside = Beside(folder)
+        self._seen: Any = None
+        self._grown: set[str] = set()
+
+    def look(self) -> bool:
+        """Read what is new; whether anything is. ValueError names a file that is damaged."""
+        new = [self._read_asked(), self._beside.look()]
+        self._grown = {c.proposed.name for c in self.configurations if c.look()}
+        return any(new) or bool(self._grown)
+
+    def runs(self) -> list[Shown]:
+        """All of them, each after the one that it stands below; none where nothing has begun."""
+        folds = [fold for c in self.configurations for fold in c.shown]
+        if not folds:
+            return []
+        common = self._beside.common(self.asked.site)
+        made = [self._sweep(folds, common)]
+        for c in self.configurations:
+            made += list(self._configuration(c, common, c.proposed.name in self._grown)) if c.shown else []
+        return made
+
+    def at_work(self, *, elsewhere: bool) -> bool:
+        """Whether somebody trains: a launch on this machine holds the folder; elsewhere: or an unfinished fold has
+        written something not long ago, as those of a cluster do."""
+        if _is_held(self.folder):
+            return True
+        folds = [fold for c in self.configurations for fold in c.shown if fold.outcome is None]
+        return elsewhere and any(time.time() - fold.changed_s < max(QUIET_S, PATIENCE * fold.epoch_s) for fold in folds)
+
+    def _read_asked(self) -> bool:
+        """sweep.json; without one, the configurations whose folders are there. Whether it has changed."""
+        try:
+            facts = (self.folder / asked.NAME).stat()
+            seen: Any = facts.st_ino, facts.st_mtime_ns
+        except FileNotFoundError:
+            seen = sorted(str(path) for path in self.folder.glob("*/fold_*"))
+        if seen == self._seen:
+            return False
+        self.asked, self._seen = asked.read(self.folder), seen
+        known = {(c.proposed.name, len(c.folds)): c for c in self.configurations}
+        wanted = self.asked.configurations
+        self.configurations = [known.get((one.name, self.asked.folds)) or self._new(one) for one in wanted]
+        return True
+
+    def _new(self, proposed: Proposed) -> Configuration:
+        folder = self.folder / proposed.name
+        return Configuration(proposed, [Fold(RunFolder(folder / f"fold_{k}"), k) for k in range(self.asked.folds)])
+
+    def _sweep(self, folds: list[Fold], common: dict[str, str]) -> Shown:
+        outcomes = {c.outcome for c in self.configurations}
+        ended = self.asked.complete and None not in outcomes
+        outcome = next((name for name in ("FAILED", "STOPPED", "DONE") if name in outcomes), None) if ended else None
+        params = {
+            "question": self.asked.question,
+            "searched_by": self.asked.by,
+            "compared_by": self.asked.metric,
+            "selection": self.asked.selection,
+            "folds": str(self.asked.folds),
+            **{f"space.{key}": json.dumps(values) for key, values in self.asked.space.items()},
+        }
+        datas = (self._beside.data(c) for c in self.configurations)
+        data = next((one for one in datas if one), None)
+        digests = {c.config["data_digest"] for c in self.configurations if c.config}
+        tags = common | {"level": "sweep", "data_digest": ", ".join(sorted(digests))}
+        tags |= {"outcome": outcome} if outcome else {}
+        tags |= {NOTE: (self._beside.verdict or self.asked.question)[:LONGEST_NOTE]}
+        return Shown(
+            self.folder.name, self.folder.name, None, *_span(folds), outcome, params, tags, grown=False, data=data
+        )
+
+    def _configuration(self, c: Configuration, common: dict[str, str], grown: bool) -> Iterator[Shown]:
+        """The configuration, and its folds."""
+        path, params = f"{self.folder.name}/{c.proposed.name}", c.params()
+        yield Shown(
+            path,
+            c.proposed.name,
+            self.folder.name,
+            *_span(c.shown),
+            c.outcome,
+            params,
+            common | configuration_tags(c),
+            c.series,
+            grown,
+            self._beside.data(c),
+        )
+        for fold in c.shown:
+            yield Shown(
+                f"{path}/{fold.run.path.name}",
+                f"{c.proposed.name}/{fold.run.path.name}",
+                path,
+                *_span([fold]),
+                fold.outcome,
+                {**params, "fold": str(fold.number)},
+                common | self._beside.fold_tags(c, fold),
+                fold.series,
+                grown,
+            )
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a process of this machine holds the folder's lock (data_prep/files.py). Only looked at: who tries to
+    take it might be in a launch's way."""
+    try:
+        facts = (folder / ".lock").stat()
+        locks = Path("/proc/locks").read_text().split()
+    except OSError:
+        return False
+    return f"{os.major(facts.st_dev):02x}:{os.minor(facts.st_dev):02x}:{facts.st_ino}" in locks
+
+
+def _span(folds: list[Fold]) -> tuple[int, int]:
+    """When the fold of which something came first had begun, and when the last thing came, ms.
+
+    The first to be heard of, not the first to begin: a run's start cannot be changed in MLflow, and a live mirror must
+    choose the same.
+    """
+    _, start_ms = min(fold.first for fold in folds if fold.first)
+    return start_ms, max(fold.last_ms for fold in folds)

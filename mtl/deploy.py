@@ -1,0 +1,109 @@
+"""A trained fold as one module: raw grey levels in, mask probabilities and areas out.
+
+    module = deployed(RunFolder(Path("runs/paper/branch-up4-3fa9c210/fold_0")))
+    probability_B1YX, area_mm2_B1 = module(grey_B1YX)
+
+This is what cluster/models.py logs in MLflow, and what mlflow.pytorch.load_model gives back; mlflow.pyfunc takes and
+gives arrays, through Predictor. Both want this package installed where they are loaded.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from mtl import checkpoint
+from mtl.config import Config, from_dict
+from mtl.network import UNet, arithmetic
+from mtl.runfolder import RunFolder
+
+
+class Answer(NamedTuple):
+    """Of a batch of slices."""
+
+    probability_B1YX: torch.Tensor
+    """that a pixel is myocardium; the mask is where it is above 0.5"""
+    area_mm2_B1: torch.Tensor
+    """of the myocardium, from the regression path; of the baseline, which has none, from the mask"""
+
+
+class Deployed(nn.Module):
+    """The network of a fold's best epoch with what belongs to it: how images are normalised, how large a pixel is.
+
+    Takes any batch of slices (B, 1, Y, X) of grey levels at the store's pixel spacing, Y and X multiples of 16; each is
+    brought to mean 0 and deviation 1 as in training. Slices alone: of a volume the largest component is to be kept by
+    whoever stacks them, as mtl/evaluate.py does.
+    """
+
+    def __init__(self, network: UNet, pixel_mm2: float, precision: str) -> None:
+        super().__init__()
+        self.network, self.pixel_mm2, self.precision = network, pixel_mm2, precision
+
+    def forward(self, grey_B1YX: torch.Tensor) -> Answer:
+        grey_B1YX = grey_B1YX.float()
+        mean = grey_B1YX.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = grey_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
+        with arithmetic(self.precision, grey_B1YX.device):
+            logits_B1YX, area_B1 = self.network((grey_B1YX - mean) / deviation.clamp_min(1e-6))
+        if area_B1 is None:
+            area_B1 = (logits_B1YX > 0).sum(dim=(2, 3)) * self.pixel_mm2
+        return Answer(logits_B1YX.float().sigmoid(), area_B1.float())
+
+
+class Predictor:
+    """The same for arrays: what mlflow.pyfunc.load_model(...).predict calls."""
+
+    def __init__(self, module: Deployed, device: torch.device) -> None:
+        self._module, self._device = module.to(device).eval(), device
+
+    def predict(self, grey_B1YX: np.ndarray, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
+        """`probability` (B, 1, Y, X) and `area_mm2` (B, 1), float32. params: MLflow's; there are none."""
+        with torch.inference_mode():
+            answer = self._module(torch.from_numpy(np.asarray(grey_B1YX, np.float32)).to(self._device))
+        return {"probability": answer.probability_B1YX.cpu().numpy(), "area_mm2": answer.area_mm2_B1.cpu().numpy()}
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Predictor:
+    """MLflow's entry, by this name. path: of the folder that mlflow.pytorch has written."""
+    wanted = (model_config or {}).get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    module = torch.load(Path(path) / "model.pth", map_location="cpu", weights_only=False)  # as mlflow.pytorch does
+    return Predictor(module, torch.device(wanted))
+
+
+def deployed(run: RunFolder) -> Deployed:
+    """The best epoch of a finished fold. ValueError where it is not done, has lost files, or cannot be handed on."""
+    config, number, facts = told(run)
+    if config.train.normalisation != "slice":
+        raise ValueError(
+            f"{run.path}: trained with train.normalisation={config.train.normalisation}, which normalises a slice with "
+            "its whole volume: no model of single slices can be made of it"
+        )
+    network = UNet(config.model.branch, config.model.width, size=int(facts["size"][0]), norm=config.model.norm)
+    network.load_state_dict(checkpoint.load(run.best, config, number)["network"])
+    row_mm, column_mm = facts["pixel_spacing_mm"]
+    return Deployed(network, row_mm * column_mm, config.train.precision).eval()
+
+
+def told(run: RunFolder) -> tuple[Config, int, dict[str, Any]]:
+    """A finished fold's configuration, its number, and what its DONE says."""
+    if run.outcome() != "DONE" or run.lost():
+        why = f"lost {', '.join(run.lost())}" if run.lost() else f"{run.outcome() or 'not done'}"
+        raise ValueError(f"{run.path}: {why}; a model wants a finished fold: run the same sweep again")
+    values, facts = dict(yaml.safe_load((run.path / "config.yaml").read_text())), run.facts()
+    number = int(values.pop("fold"))
+    if missing := [name for name in ("size", "pixel_spacing_mm", "best_epoch") if name not in facts]:
+        raise ValueError(f"{run.path}: DONE says no {', '.join(missing)}; train it again with this version")
+    return from_dict(Config, values), number, facts
+
+
+def example(rows: int, columns: int) -> np.ndarray:
+    """One slice (1, 1, rows, columns) to try a model with: a bright ring in noise, nobody's heart."""
+    y, x = np.mgrid[:rows, :columns]
+    radius = np.hypot(y - rows / 2, x - columns / 2) / min(rows, columns)
+    ring = 400.0 * (radius < 0.11) + 200.0 * ((radius >= 0.11) & (radius < 0.15))
+    noise = np.random.default_rng(0).normal(100, 20, (rows, columns))
+    return np.asarray((ring + noise).round()[None, None], np.float32)

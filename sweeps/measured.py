@@ -1,0 +1,215 @@
+"""What the run folders of a sweep say, as far as its verdict needs it: how each fold ended, and every volume's figures.
+
+Legend: V a volume (Dice) or a slice (area).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from data_prep.files import read
+from mtl.config import Config, flat
+from mtl.runfolder import RunFolder
+from sweeps import alike
+from sweeps.asked import Asked, Proposed
+from sweeps.results import status
+
+Key = tuple[str, ...]
+"""patient, phase; of a slice its level, too"""
+AGAIN = "remove the fold's folder and run the sweep again"
+
+
+@dataclass(frozen=True)
+class Values:
+    """A figure of a configuration's volumes or slices in one set, all folds together."""
+
+    key_V: tuple[Key, ...]
+    fold_V: np.ndarray
+    """whose network they come from"""
+    value_V: np.ndarray
+    """NaN where there is none"""
+
+    @cached_property
+    def patient_V(self) -> np.ndarray:
+        return np.array([key[0] for key in self.key_V], dtype=np.str_)
+
+    @cached_property
+    def folds_of(self) -> dict[str, set[int]]:
+        """Patient -> the folds that its values come from."""
+        made: dict[str, set[int]] = {}
+        for key, fold in zip(self.key_V, self.fold_V.tolist(), strict=True):
+            made.setdefault(key[0], set()).add(fold)
+        return made
+
+    def by_key(self) -> dict[Key, float]:
+        return dict(zip(self.key_V, self.value_V.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """How a fold ended."""
+
+    name: str
+    """configuration/fold_k"""
+    outcome: str | None
+    reason: str
+    lost: list[str]
+    """files that are gone; then it counts as not done"""
+    trained_with: dict[str, str]
+    """code, torch, device, precision; empty where it is not done"""
+    halved: bool
+    """trained in half micro-batches for want of memory"""
+
+    @property
+    def done(self) -> bool:
+        return self.outcome == "DONE" and not self.lost
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A configuration."""
+
+    proposed: Proposed
+    folds: tuple[Fold, ...]
+    config: dict[str, Any]
+    """its settings by dotted name; those of the point where none of its folds has begun"""
+    selected: dict[str, Values]
+    """dice_val and area_mad_mm2 on the set that selects; empty until all its folds are done"""
+    tested: dict[str, Values]
+    """the same on the test set; empty where that is what selects"""
+
+    @property
+    def name(self) -> str:
+        return self.proposed.name
+
+    @property
+    def label(self) -> str:
+        return self.proposed.label
+
+    @property
+    def status(self) -> str:
+        return status([fold.outcome for fold in self.folds], whole=not any(fold.lost for fold in self.folds))
+
+    @property
+    def done(self) -> list[Fold]:
+        return [fold for fold in self.folds if fold.done]
+
+
+def measured(sweep_folder: Path, asked: Asked) -> list[Measured]:
+    """Every configuration, in the order in which they were proposed. ValueError names a file that is damaged."""
+    return [_measured(sweep_folder / one.name, one, asked) for one in asked.configurations]
+
+
+def _measured(folder: Path, proposed: Proposed, asked: Asked) -> Measured:
+    count = int(proposed.point.get("train.folds", asked.folds))
+    runs = [RunFolder(folder / f"fold_{k}") for k in range(count)]
+    folds = tuple(_fold(run) for run in runs)
+    config = {**proposed.point, **_config(runs)}
+    selects_on_test = config.get("protocol.selection", asked.selection) == "test"
+    selected, tested = dict[str, Values](), dict[str, Values]()
+    if all(fold.done for fold in folds):
+        area = "area_seg_mm2" if config.get("model.branch") == "none" else "area_reg_mm2"
+        for name, table in (("dice_val", _dice(runs)), ("area_mad_mm2", _area_errors(runs, area))):
+            selected[name] = _of_set(table, folder, test=selects_on_test)
+            if not selects_on_test:
+                tested[name] = _of_set(table, folder, test=True)
+    return Measured(proposed, folds, config, selected, tested)
+
+
+def _fold(run: RunFolder) -> Fold:
+    outcome, lost = run.outcome(), run.lost()
+    try:
+        facts = run.facts()
+        name, reason = f"{run.path.parent.name}/{run.path.name}", str(facts.get("reason", ""))
+        with_what = alike.trained_with(facts) if outcome == "DONE" and not lost else {}
+        return Fold(name, outcome, reason, lost, with_what, facts.get("micro_batches", 1) > 1)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{run.path / str(outcome)}: damaged ({error}); {AGAIN}") from None
+
+
+def _config(runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Settings by dotted name, of the first fold that has begun; empty where none has. What an older version did not
+    know is at its default."""
+    path = next((path for run in runs if (path := run.path / "config.yaml").exists()), None)
+    if path is None:
+        return {}
+    try:
+        return flat(asdict(Config())) | flat(yaml.safe_load(path.read_text()))
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); {AGAIN}") from None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The rows of all folds."""
+
+    key_V: list[Key]
+    set_V: list[str]
+    fold_V: list[int]
+    value_V: list[float]
+
+
+def _dice(runs: Sequence[RunFolder]) -> _Table:
+    table = _Table([], [], [], [])
+    for fold, run in enumerate(runs):
+        path = run.path / "volumes.csv"
+        patient_V, phase_V, set_V, dice_V = _columns(path, ("patient", "phase", "set", "dice"))
+        _add(table, fold, zip(patient_V, phase_V, strict=True), set_V, _numbers(path, dice_V))
+    return table
+
+
+def _area_errors(runs: Sequence[RunFolder], area: str) -> _Table:
+    """|area - true area|, mm2"""
+    table = _Table([], [], [], [])
+    for fold, run in enumerate(runs):
+        path = run.path / "slices.csv"
+        *of_key, set_V, area_V, true_V = _columns(path, ("patient", "phase", "level", "set", area, "area_true_mm2"))
+        error_V = np.abs(np.subtract(_numbers(path, area_V), _numbers(path, true_V)))
+        _add(table, fold, zip(*of_key, strict=True), set_V, error_V.tolist())
+    return table
+
+
+def _add(table: _Table, fold: int, keys: Iterable[Key], set_V: Sequence[str], value_V: Sequence[float]) -> None:
+    table.key_V.extend(keys)
+    table.set_V.extend(set_V)
+    table.fold_V.extend([fold] * len(set_V))
+    table.value_V.extend(value_V)
+
+
+def _columns(path: Path, names: Sequence[str]) -> list[list[str]]:
+    """Of a CSV, as text."""
+    try:
+        text = read(path).decode()
+        if not text.endswith("\n"):
+            raise ValueError("its end is missing")
+        head, *rows = csv.reader(io.StringIO(text, newline=""))
+        return [[row[place] for row in rows] for place in map(head.index, names)]
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+
+
+def _numbers(path: Path, texts: Sequence[str]) -> list[float]:
+    """NaN where the field is empty."""
+    try:
+        return [float(text) if text else math.nan for text in texts]
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+
+
+def _of_set(table: _Table, folder: Path, *, test: bool) -> Values:
+    """The rows of the test set or of the others, in the order of their keys: sums must not depend on the file's."""
+    rows = [v for v, name in enumerate(table.set_V) if (name == "test") is test]
+    rows.sort(key=table.key_V.__getitem__)
+    keys = tuple(table.key_V[v] for v in rows)
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{folder}: a volume comes twice among its folds; remove the folder and run the sweep again")
+    fold_V, value_V = (np.array([column[v] for v in rows]) for column in (table.fold_V, table.value_V))
+    return Values(keys, fold_V, value_V)

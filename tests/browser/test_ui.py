@@ -1,0 +1,112 @@
+"""What somebody sees who opens MLflow's UI on a finished `branch_location`: the tree of runs, the branches compared,
+the sigmas, the answer. Screenshots of each are kept: BRANCHPOINT_SCREENSHOTS=FOLDER make test-browser."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from sweeps import asked
+from tests.browser.ui import Ui
+
+BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4", "none")
+FOLDS, EPOCHS = 3, 4
+
+
+@pytest.fixture
+def names(sweep: Path) -> dict[str, str]:
+    """Branch -> its configuration's run."""
+    return {one.point["model.branch"]: one.name for one in asked.read(sweep).configurations}
+
+
+def folds(name: str) -> list[str]:
+    return [f"{name}/fold_{k}" for k in range(FOLDS)]
+
+
+def plain(text: str) -> str:
+    """Without what Markdown makes letters, headings and lists of, and with single blanks."""
+    return " ".join(text.replace("**", "").lstrip("#- ").split())
+
+
+def test_the_runs_are_a_tree_of_sweep_configurations_and_folds(ui: Ui, names: dict[str, str]) -> None:
+    ui.open_experiment("branch_location")
+    ui.row("branch_location").wait_for()
+    assert ui.names() == ["branch_location"]
+    ui.expand("branch_location", names["up4"])
+    assert set(names) == set(BRANCHES)
+    assert sorted(ui.names()) == sorted(["branch_location", *names.values()])
+    assert all(f"branch-{branch}-" in name for branch, name in names.items())
+    ui.expand(names["up4"], f"{names['up4']}/fold_0")
+    ui.picture("1_tree")
+    shown = ui.names()
+    assert sorted(shown) == sorted(["branch_location", *names.values(), *folds(names["up4"])])
+    below = shown[shown.index(names["up4"]) + 1 :][:FOLDS]
+    assert sorted(below) == folds(names["up4"])
+
+
+def test_the_branches_are_compared(ui: Ui, names: dict[str, str], sweep: Path) -> None:
+    ui.open_experiment("branch_location")
+    ui.expand("branch_location", names["up4"])
+    for name in names.values():
+        ui.tick(name)
+    ui.main.get_by_role("button", name="Compare", exact=True).click()
+    ui.main.get_by_role("heading", name="Comparing 6 Runs from 1 Experiment").wait_for()
+    with (sweep / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for metric, column in (("best_dice_val_mean", "dice_mean"), ("best_area_mad_mm2_mean", "area_mad_mm2_mean")):
+        told = {row["configuration"]: float(row[column]) for row in rows}
+        shown = dict(zip(ui.compared("Run Name:"), ui.compared_metric(metric), strict=True))
+        assert shown == pytest.approx(told, rel=1e-4, abs=1e-3)
+    assert sorted(ui.compared("model.branch")) == sorted(BRANCHES)
+    ui.picture("2_branches_compared")
+
+
+def test_charts_of_all_branches(ui: Ui, names: dict[str, str]) -> None:
+    ui.open_experiment("branch_location")
+    ui.expand("branch_location", names["up4"])
+    ui.as_charts()
+    ui.find_charts("^(best_)?(dice_val|area_mad_mm2)_mean$")
+    for metric in ("best_dice_val_mean", "best_area_mad_mm2_mean", "dice_val_mean", "area_mad_mm2_mean"):
+        assert sorted(ui.legend(metric)) == sorted(["branch_location", *names.values()])
+    ui.picture("3_charts_of_branches")
+
+
+def test_the_sigmas_of_folds_beside_each_other(ui: Ui, names: dict[str, str]) -> None:
+    ui.open_experiment("branch_location")
+    ui.expand("branch_location", names["up4"])
+    ui.expand(names["up4"], f"{names['up4']}/fold_0")
+    ui.as_charts()
+    ui.find_charts("^log_sigma(2_seg|_reg)$")
+    for metric in ("log_sigma2_seg", "log_sigma_reg"):
+        assert set(folds(names["up4"])) <= set(ui.legend(metric))
+        assert ui.points(metric) == FOLDS * EPOCHS
+    ui.picture("4_sigmas_of_folds")
+
+
+def test_the_sigmas_of_one_fold(ui: Ui, names: dict[str, str]) -> None:
+    ui.open_experiment("branch_location")
+    ui.expand("branch_location", names["up4"])
+    ui.expand(names["up4"], f"{names['up4']}/fold_0")
+    ui.follow(f"{names['up4']}/fold_0")
+    ui.tab("Model metrics")
+    ui.find_charts("sigma")
+    for metric in ("log_sigma2_seg", "log_sigma_reg"):
+        assert ui.legend(metric) == [f"{names['up4']}/fold_0"]
+        assert ui.points(metric) == EPOCHS
+    ui.picture("5_sigmas_of_a_fold")
+
+
+def test_the_sweep_says_its_answer(ui: Ui, sweep: Path) -> None:
+    ui.open_experiment("branch_location")
+    ui.follow("branch_location")
+    description = plain(ui.description())
+    for line in (sweep / "verdict.md").read_text().splitlines():
+        if not line.startswith("|"):
+            assert plain(line) in description
+    ui.picture("6_answer")
+    ui.tab("Artifacts")
+    for file in ("results.csv", "verdict.json", "verdict.md", "sigmas_by_epoch.png"):
+        ui.main.get_by_text(file, exact=True).wait_for()
+    ui.main.get_by_text("sigmas_by_epoch.png", exact=True).click()
+    ui.main.get_by_role("img", name="sigmas_by_epoch.png").wait_for()
+    ui.picture("7_artifacts")

@@ -1,0 +1,107 @@
+"""MLflow's UI as somebody sees and uses it: rows, charts and their legends by the words on them."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+CARD = "experiment-view-compare-runs-card"
+ON_SAME_HEIGHT = """(all, name) => {
+    const middle = (element) => element.getBoundingClientRect().top + element.getBoundingClientRect().height / 2;
+    return all.filter((element) => !element.children.length && Math.abs(middle(element) - middle(name)) < 10)
+        .sort((one, other) => one.getBoundingClientRect().left - other.getBoundingClientRect().left)
+        .map((element) => element.innerText).filter((text) => text.trim());
+}"""
+
+
+class Ui:
+    """A page of MLflow 3.17 on `address`."""
+
+    def __init__(self, page: "Page", address: str, pictures: Path) -> None:
+        self.page, self.address, self._pictures = page, address, pictures
+        self.main = page.get_by_role("main")
+        self.grid = page.get_by_role("grid")
+
+    def open_experiment(self, name: str) -> None:
+        """From the home page, the way one finds it: training instead of language models, then the experiment."""
+        self.page.goto(self.address)
+        self.page.get_by_role("button", name="Model training").click()
+        self.main.get_by_role("link", name=name, exact=True).click()
+        self.page.get_by_role("heading", name="Runs").wait_for()
+
+    # The list of runs.
+
+    def row(self, name: str) -> "Locator":
+        return self.grid.get_by_role("row").filter(has=self.page.get_by_role("link", name=name, exact=True))
+
+    def expand(self, name: str, child: str) -> None:
+        """Show what stands below a run."""
+        self.row(name).get_by_role("button").first.click()
+        self.row(child).wait_for()
+
+    def tick(self, name: str) -> None:
+        self.row(name).get_by_role("checkbox", name=re.compile("row selection")).check()
+
+    def follow(self, name: str) -> None:
+        """To a run's own page."""
+        self.row(name).get_by_role("link", name=name, exact=True).click()
+        self.page.get_by_role("heading", name=name, exact=True).wait_for()
+
+    def names(self) -> list[str]:
+        """Of the runs in the list, from above."""
+        links = self.grid.get_by_role("gridcell").get_by_role("link").all()
+        tops = {link.inner_text(): (link.bounding_box() or {"y": 0.0})["y"] for link in links}
+        return sorted(tops, key=lambda name: tops[name])
+
+    # The page that compares runs: what stands there of each.
+
+    def compared(self, what: str) -> list[str]:
+        named = self.page.get_by_role("rowheader", name=what, exact=True)
+        return self.page.get_by_role("row").filter(has=named).get_by_role("cell").all_inner_texts()
+
+    def compared_metric(self, metric: str) -> list[float]:
+        """Numbers on the same height as the metric's name, from the left: their table has neither rows nor cells."""
+        name = self.grid.get_by_role("link", name=metric, exact=True)
+        name.scroll_into_view_if_needed()
+        return [float(text) for text in self.grid.locator("div").evaluate_all(ON_SAME_HEIGHT, name.element_handle())]
+
+    def as_charts(self) -> None:
+        """From the list to the charts."""
+        self.page.locator("label").filter(has=self.page.locator('input[value="CHART"]')).click()
+
+    # Charts.
+
+    def find_charts(self, text: str) -> None:
+        self.page.get_by_role("searchbox", name="Search metric charts").fill(text)
+
+    def chart(self, metric: str) -> "Locator":
+        """A metric's chart, drawn."""
+        heading = self.page.get_by_role("heading", name=metric, exact=True)
+        card = self.page.get_by_test_id(CARD).filter(has=heading)
+        card.locator(".scatterlayer .trace, .barlayer .trace").first.wait_for(state="attached")
+        return card
+
+    def legend(self, metric: str) -> list[str]:
+        """Whose colours they are, as it stands below the chart."""
+        words = self.chart(metric).inner_text().splitlines()
+        return [word.removesuffix(f" ({metric})") for word in words if word.endswith(f" ({metric})")]
+
+    def points(self, metric: str) -> int:
+        """Drawn in a metric's chart, over all its lines."""
+        return self.chart(metric).locator(".scatterlayer .points path").count()
+
+    # A run's page.
+
+    def description(self) -> str:
+        """All of it: MLflow shows its beginning."""
+        self.main.get_by_text("Show more", exact=True).click()
+        self.main.get_by_text("Show less", exact=True).wait_for()
+        return self.main.inner_text()
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def picture(self, name: str) -> None:
+        self.page.screenshot(path=self._pictures / f"{name}.png")
