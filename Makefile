@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.branchpoint
 ARGS ?=
 
-.PHONY: help setup sweep test test-slurm lint bench
+.PHONY: help setup sweep test test-slurm test-browser lint bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -25,6 +25,10 @@ test: setup ## all tests (no Slurm, database server or browser)
 
 test-slurm: setup ## the tests on a real Slurm cluster that they bring up (root, Linux, Debian's Slurm)
 	$(RUN) -m pytest tests/slurm $(ARGS)
+
+test-browser: setup ## MLflow's UI on a trained sweep, looked at in a real browser (Debian's chromium)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
+	$(RUN) -m pytest tests/browser $(ARGS)
 
 lint: setup ## style and types
 	$(RUN) -m ruff check .

@@ -98,8 +98,8 @@ class Mirror:
         self.client = MlflowClient(tracking_uri=uri)
         self._sweep: Sweep | None = None
         self._at_work: bool | None = None
-        self._is_mine = False
-        """whether nobody else has written since this did"""
+        self._last = ""
+        """who has written last, as far as this one knows"""
         self._known: dict[str, Known] = {}
         self.experiment = ""
 
@@ -155,11 +155,11 @@ class Mirror:
         """Alone with what MLflow has of the sweep. anew: the folder is read as if it had not been before."""
         token = make_private(self._lock) / "token"
         with locked(self._lock, wait_s=WAIT_S):
-            self._is_mine = token.exists() and token.read_text() == self._token
+            last = token.read_text() if token.exists() else ""
+            known, self._last = last == self._last, last
             sweep, self._sweep = self._sweep, None  # should anything fail, it is asked what has arrived
-            known = sweep is not None and self._is_mine
             try:
-                if not known:
+                if sweep is None or not known:
                     self._ask()
                 if sweep is None or not known or anew:
                     sweep = Sweep(self._folder)
@@ -172,9 +172,9 @@ class Mirror:
     @property
     def _writer(self) -> MlflowClient:
         """The client, for what changes something: another process that mirrors the same has to ask anew then."""
-        if not self._is_mine:
+        if self._last != self._token:
             write_text(self._lock / "token", self._token)
-            self._is_mine = True
+            self._last = self._token
         return self.client
 
     # What MLflow has.

@@ -57,8 +57,8 @@ class Winner:
         return hashlib.sha256(self.run.best.read_bytes()).hexdigest()[:16]
 
 
-def log(sweep_folder: Path, uri: str) -> Iterator[str]:
-    """Let MLflow have the winner's models and no others of this sweep; each one's address."""
+def log(sweep_folder: Path, uri: str) -> Iterator[tuple[str, str]]:
+    """Let MLflow have the winner's models and no others of this sweep; each fold's path and its model's address."""
     folder = sweep_folder.resolve()
     configuration = folder / winner(folder)
     runs = [RunFolder(path) for path in sorted(configuration.glob("fold_*"), key=lambda p: int(p.name[5:]))]
@@ -69,7 +69,7 @@ def log(sweep_folder: Path, uri: str) -> Iterator[str]:
     wanted = [Winner(run, path, mirror.run_id(path)) for run, path in zip(runs, paths, strict=True)]
     there = _keep_only(mirror, uri, wanted)
     for one, module in zip(wanted, modules, strict=True):
-        yield f"models:/{there.get(one.path) or _log(mirror, one, module)}"
+        yield one.path, f"models:/{there.get(one.path) or _log(mirror, one, module)}"
 
 
 def winner(sweep_folder: Path) -> str:
@@ -171,8 +171,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = tracking.sweep_folder(args.sweep)
         uri = args.to or tracking_uris.default(folder.parent)
         tracking_uris.check(uri)
-        for address in log(folder, uri):
-            print(f"model: {address}", flush=True)
+        for path, address in log(folder, uri):
+            print(f"{address} ({path})", flush=True)
     except (OSError, ValueError, Locked, MlflowException) as error:
         print(f"models: {tracking_uris.without_password(str(error))}", file=sys.stderr)
         return 2

@@ -1,14 +1,12 @@
 """MLflow's UI on this machine, on a mirror that is kept up to date: python -m cluster.tracking serve RUNS."""
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +36,7 @@ def serve(runs: Path, to: str | None, port: int | None) -> None:
     free = _port(port)
     kept = Kept(runs, uri)
     kept.refresh()
-    with _server(uri, free):
+    with server(uri, free):
         print(f"MLflow UI: http://{HOST}:{free}   (Ctrl-C ends it)", flush=True)
         while True:
             time.sleep(REFRESH_S)
@@ -107,8 +105,8 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def _server(uri: str, port: int) -> Iterator[None]:
-    """mlflow server, once it answers; ended with all that it has started, however this ends."""
+def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server, once it answers; ended with all that it has started, however this ends."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--allowed-hosts", f"{HOST}:{port},localhost:{port}"]
     if uri.startswith("sqlite"):
@@ -120,26 +118,24 @@ def _server(uri: str, port: int) -> Iterator[None]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     with tempfile.TemporaryDirectory() as scratch, open(Path(scratch) / "log", "w+") as log:
-        server = subprocess.Popen(
+        process = subprocess.Popen(
             command, env=environment, cwd=scratch, stdout=log, stderr=log, start_new_session=True
         )  # a session of its own: Ctrl-C is for us to pass on
         try:
-            _wait_for(server, port, log)
-            yield
+            _wait_for(process, port, log)
+            yield process
         finally:
-            _end(server)
+            _end(process)
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
+def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
     deadline = time.monotonic() + START_S
     while not _answers(port):
-        if server.poll() is not None or time.monotonic() > deadline:
+        if process.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
             last = [line.strip() for line in log.read().splitlines() if line.strip()][-1:]
-            what = (
-                f"ended with {server.returncode}" if server.returncode is not None else f"is silent for {START_S:g} s"
-            )
-            raise ValueError(f"mlflow server {what}: {' '.join(last)} (by hand: {shlex.join(server.args)})")  # type: ignore[arg-type]
+            ended = f"ended with {process.returncode}" if process.returncode else f"was silent for {START_S:g} s"
+            raise ValueError(f"mlflow server {ended}: {''.join(last) or 'it gave no reason'}")
         time.sleep(0.2)
 
 
@@ -148,18 +144,18 @@ def _answers(port: int) -> bool:
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(f"http://{HOST}:{port}/health", timeout=5) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """The server and what it has started."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(server.pid, sent)
-            server.wait(END_S)
+            os.killpg(process.pid, sent)
+            process.wait(END_S)
         except ProcessLookupError:
             break
         except subprocess.TimeoutExpired:
             continue
-    server.wait(END_S)
+    process.wait(END_S)

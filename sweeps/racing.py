@@ -6,37 +6,36 @@ beyond doubt.
 
 What doubt is. Each validation patient's scores are paired, which takes away what makes one heart harder than another.
 But the patients of a fold share the network that was trained for it, and another training would have moved them all
-together: this does not average out over patients. An interval by patient alone throws out a true best configuration in
-33 of 100 sweeps of eight equal ones, where it promises one. So the folds' mean differences are what is tested, and how
-much they scatter, of which two or three folds say little, is pooled over configurations:
+together: that does not average out over patients, and an interval by patient alone throws out true bests (table). So
+the folds' mean differences are tested. Two or three of them say little of how much they scatter:
 
-- The scatter of fold means is what is left of the table configuration x fold when each row's and each column's effect
-  is taken out. Its degrees of freedom are the cells, less the rows, less the columns, plus one. Rows: this
-  configuration, those that did better, and of the others the best ones until there are PRIOR degrees of freedom; so bad
-  configurations, whose folds often scatter more, do not blur the view of good ones.
-- Configurations need not scatter alike. As in Smyth's moderated t test the pooled variance counts as PRIOR degrees of
-  freedom at most, and the pair's own is added with those it has.
-- The chance of error, 1 - confidence, is shared by all looks (after fold 2, 3, ... but not the last) and all rivals
-  (Bonferroni). Rivals that are out of the race themselves are counted, too.
+- The scatter is pooled over configurations: it is what is left of the table configuration x fold once each row's and
+  each column's effect is taken out, with as many degrees of freedom as there are cells, less rows, less columns, plus
+  one. The rows are this configuration, those that did better, and of the others as many, the best first, as it takes
+  for PRIOR degrees of freedom: bad configurations, whose folds often scatter more, shall not blur the view.
+- Configurations need not scatter alike. As in Smyth's moderated t test the pooled variance counts for PRIOR degrees of
+  freedom at most, however many configurations it comes from, and the pair's own is averaged in with those it has. The
+  quantile is that of the former alone, since the pair is among those that were pooled.
+- The chance of error, 1 - confidence, is shared by all looks (after fold 2, 3, ... and not the last) and all rivals
+  (Bonferroni), those that are out of the race themselves among them.
 - The interval by patient must agree.
 
-Nobody is out after one fold, nor before LEAST degrees of freedom.
+Nobody is out after one fold, nor before there are LEAST degrees of freedom.
 
-Measured: see tests/test_racing.py.
+@TABLE@
 
 Source: Smyth, "Linear models and empirical Bayes methods for assessing differential expression in microarray
-experiments", Stat. Appl. Genet. Mol. Biol. 3 (2004), for the moderated t; Maron and Moore, "Hoeffding races", NIPS 1993,
-for racing.
+experiments", Stat. Appl. Genet. Mol. Biol. 3 (2004); for racing, Maron and Moore, "Hoeffding races", NIPS 6 (1993).
 
-Legend: C configuration (the one that is judged first), R rival, F fold.
+Legend: C configuration, the one that is judged first; R rival; F fold; P patient.
 """
 
 import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from scipy.special import stdtrit
@@ -46,16 +45,16 @@ from mtl.runfolder import RunFolder
 
 FEWEST = 2
 """folds that two configurations must share to be compared"""
-PRIOR = 8
-"""Degrees of freedom that the pooled variance counts at most: true standard deviations of a pair up to about twice the
-pooled one are expected."""
-TDF=0
+PRIOR = 6
+"""degrees of freedom that the pooled variance counts for at most, since some configurations scatter more than others"""
 LEAST = 4
-"""degrees of freedom of the pooled variance, below which nobody is out"""
+"""degrees of freedom of the pooled variance below which nobody is out"""
 
 Scores = Mapping[int, Mapping[str, float]]
 """Of one configuration: fold -> patient -> mean score of its volumes (or slices) on the selection set, at the fold's
 best epoch; higher is better."""
+
+Row = Mapping[str, str]
 
 
 def out_of_race(
@@ -70,63 +69,58 @@ def out_of_race(
     if not rivals or len(mine) >= folds:
         return None
     chance = (1 - confidence) / ((folds - FEWEST) * len(rivals))
-    mean_CF = _fold_means([mine, *(others[n] for n in rivals)], folds)
-    lead_R, bound_R = _leads(mean_CF, chance)
-    for r in np.argsort(-bound_R):
+    lead_R, bound_R = _leads(_fold_means([mine, *(others[n] for n in rivals)], folds), chance)
+    for r in np.argsort(-bound_R).tolist():
         if bound_R[r] <= 0:
-            break
+            return None
         bound = min(float(bound_R[r]), _bound_by_patient(mine, others[rivals[r]], chance))
         if bound > 0:
             who = names[rivals[r]] if names else "another configuration"
-            shared = len(_shared(mine, others[rivals[r]]))
-            return f"{who} is better by {lead_R[r]:.4g} over {shared} of {folds} folds, by {bound:.4g} beyond doubt"
+            surely = f"at least {bound:.3g} at a confidence of {100 * confidence:.4g} %"
+            return f"after {len(mine)} of {folds} folds: {who} is better by {lead_R[r]:.3g} ({surely})"
     return None
 
 
 def _shared(mine: Scores, other: Scores) -> list[int]:
-    """Folds that both have done. None where they were not split alike: then their patients are not the same."""
+    """Folds that both have done; none where they were split differently, so that their patients are not the same."""
     shared = [k for k in mine if k in other]
     return shared if all(mine[k].keys() == other[k].keys() for k in shared) else []
 
 
 def _fold_means(scores_C: Sequence[Scores], folds: int) -> np.ndarray:
-    """[C, F], NaN where a fold is not done."""
-    return np.array(
-        [[sum(one[k].values()) / len(one[k]) if k in one else math.nan for k in range(folds)] for one in scores_C]
-    )
+    """[C, F], NaN where a fold is not done; without folds that nobody has done."""
+    mean_CF = np.array([[fmean(one[k].values()) if k in one else math.nan for k in range(folds)] for one in scores_C])
+    return mean_CF[:, np.isfinite(mean_CF).any(axis=0)]
 
 
 def _leads(mean_CF: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each rival is better than the first row, and by how much it surely is (at this chance of error)."""
-    lead_RF = mean_CF[1:] - mean_CF[0]
-    count_R, lead_R, off_RF = _centred(lead_RF)
-    pooled, freedom = _scatter(mean_CF[_judges(mean_CF, lead_R)])
+    """By how much each rival is better than the first row, and at least how much, with this chance of error."""
+    count_R, lead_R, off_RF = _centred(mean_CF[1:] - mean_CF[0])
+    pooled, freedom = _scatter(mean_CF[_pool(mean_CF, lead_R)])
     if freedom < LEAST:
         return lead_R, np.full(len(lead_R), -math.inf)
-    prior = min(PRIOR, freedom)
-    freedom_R = prior + count_R - 1
-    variance_R = (prior * 2 * pooled + (off_RF**2).sum(axis=1)) / freedom_R
-    return lead_R, lead_R - stdtrit(freedom_R + TDF*(count_R-1), 1 - chance) * np.sqrt(variance_R / count_R)
+    counted = min(PRIOR, freedom)
+    variance_R = (counted * 2 * pooled + (off_RF**2).sum(axis=1)) / (counted + count_R - 1)
+    return lead_R, lead_R - stdtrit(counted, 1 - chance) * np.sqrt(variance_R / count_R)
 
 
 def _centred(value_CF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each row: how many values it has, their mean, and how far they are off it (0 where there is none)."""
+    """Of each row: how many values there are, their mean, and how far each is off it (0 where there is none)."""
     there_CF = np.isfinite(value_CF)
     count_C = there_CF.sum(axis=1)
     mean_C = np.where(there_CF, value_CF, 0).sum(axis=1) / count_C
     return count_C, mean_C, np.where(there_CF, value_CF - mean_C[:, None], 0)
 
 
-def _judges(mean_CF: np.ndarray, lead_R: np.ndarray) -> list[int]:
+def _pool(mean_CF: np.ndarray, lead_R: np.ndarray) -> list[int]:
     """Rows that the scatter is pooled over."""
     done_C = np.isfinite(mean_CF).sum(axis=1).tolist()
-    rows, freedom, most = [0], 0, done_C[0]
-    for r in np.argsort(-lead_R).tolist():
-        if lead_R[r] <= 0 and freedom >= PRIOR:
+    rows, cells, most = [0], done_C[0], done_C[0]
+    for r in np.argsort(-lead_R, kind="stable").tolist():
+        if lead_R[r] <= 0 and cells - len(rows) - most + 1 >= PRIOR:
             break
         rows.append(r + 1)
-        most = max(most, done_C[r + 1])
-        freedom = sum(done_C[c] - 1 for c in rows) - (most - 1)
+        cells, most = cells + done_C[r + 1], max(most, done_C[r + 1])
     return rows
 
 
@@ -134,41 +128,69 @@ def _scatter(mean_CF: np.ndarray) -> tuple[float, int]:
     """Variance of fold means about the sum of a row's and a column's effect, with its degrees of freedom."""
     mean_CF = mean_CF[:, np.isfinite(mean_CF).any(axis=0)]
     there_CF = np.isfinite(mean_CF).astype(float)
-    done_C, _, off_CF = _centred(mean_CF)
-    # Least squares for the columns' effects, once the rows' are taken out; only their differences matter, so that any
-    # sum may be asked for. Every row shares columns with the first one: all effects are known.
-    normal_FF = np.diag(there_CF.sum(axis=0)) - (there_CF.T / done_C) @ there_CF
+    count_C, _, off_CF = _centred(mean_CF)
+    # Least squares for the columns' effects, once the rows' are taken out. Every row shares columns with the first, so
+    # that all their differences are known; their sum, which is free, is asked to be 0 by the added ones.
+    normal_FF = np.diag(there_CF.sum(axis=0)) - (there_CF.T / count_C) @ there_CF
     sum_F = off_CF.sum(axis=0)
     effect_F = np.linalg.solve(normal_FF + 1, sum_F)
-    freedom = int(done_C.sum()) - sum(mean_CF.shape) + 1
-    return max(float((off_CF**2).sum() - sum_F @ effect_F), 0.0) / max(freedom, 1), freedom
+    freedom = int(count_C.sum()) - sum(mean_CF.shape) + 1
+    left = float((off_CF**2).sum() - sum_F @ effect_F)
+    return max(left, 0.0) / max(freedom, 1), freedom
 
 
 def _bound_by_patient(mine: Scores, other: Scores, chance: float) -> float:
-    """By how much the other is surely better, as far as patients tell."""
+    """At least how much the other is better, as far as patients tell."""
     lead_P = np.array([other[k][patient] - mine[k][patient] for k in _shared(mine, other) for patient in mine[k]])
     error = lead_P.std(ddof=1) / math.sqrt(len(lead_P))
     return float(lead_P.mean() - stdtrit(len(lead_P) - 1, 1 - chance) * error)
 
 
 def read_scores(configuration_folder: Path, folds: int, metric: str) -> Scores:
-    """A configuration's finished folds, from their volumes.csv or slices.csv. metric: dice_val, or area_mad_mm2, whose
-    sign is turned. ValueError where a file is damaged."""
-    runs = {k: RunFolder(configuration_folder / f"fold_{k}") for k in range(folds)}
+    """Of a configuration's finished folds, from volumes.csv (dice_val) or slices.csv (area_mad_mm2, its sign turned).
+
+    A fold in which a patient's score is not a number is left out. ValueError where a file is damaged.
+    """
     name = {"dice_val": "volumes.csv", "area_mad_mm2": "slices.csv"}[metric]
-    return {
-        k: _by_patient(run.path / name, (run.path / name).stat().st_mtime_ns)
-        for k, run in runs.items()
-        if run.outcome() == "DONE" and not run.lost()
-    }
+    made = {}
+    for k in range(folds):
+        run = RunFolder(configuration_folder / f"fold_{k}")
+        if run.outcome() == "DONE" and not run.lost():
+            path = run.path / name
+            score_P = _by_patient(path, metric, path.stat().st_mtime_ns)
+            if score_P and all(map(math.isfinite, score_P.values())):
+                made[k] = score_P
+    return made
 
 
-@lru_cache(maxsize=None)
-def _by_patient(path: Path, written_ns: int) -> Mapping[str, float]:
-    """Patient -> mean. A finished fold's file is read once in a process, unless it was written again."""
+@cache
+def _by_patient(path: Path, metric: str, written_ns: int) -> dict[str, float]:
+    """Patient -> mean of its rows. Read once in a process, unless it was written again: a race looks at all folds after
+    each one."""
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
-        selected = next(({"set": name} for name in SELECTIONS if any(row["set"] == name for row in rows)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
-    return {}
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        sets = {row["set"] for row in rows}
+        selected = next((name for name in SELECTIONS if name in sets), "")  # with protocol.selection=test: the test set
+        score_of = _dice if metric == "dice_val" else _area_of(rows)
+        scores: dict[str, list[float]] = {}
+        for row in rows:
+            if row["set"] == selected:
+                scores.setdefault(row["patient"], []).append(score_of(row))
+    except (OSError, csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove the fold's folder and run the sweep again") from None
+    return {patient: fmean(values) for patient, values in scores.items()}
+
+
+def _dice(row: Row) -> float:
+    return _number(row["dice"])
+
+
+def _area_of(rows: Sequence[Row]) -> Callable[[Row], float]:
+    """What a slice scores; the baseline has no regression path, and its area is that of its segmentation."""
+    name = "area_reg_mm2" if any(row["area_reg_mm2"] for row in rows) else "area_seg_mm2"
+    return lambda row: -abs(_number(row[name]) - _number(row["area_true_mm2"]))
+
+
+def _number(text: str) -> float:
+    return float(text) if text else math.nan

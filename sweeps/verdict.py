@@ -20,7 +20,8 @@ verdict.json, whose numbers have six digits and whose names are those of configu
     comparisons          pairs of configurations whose differences' intervals hold together
     patients             on whom they are compared
     dropped              volumes (slices) that some configuration has no figure of: left out of its differences
-    complete             all that was asked is done or was stopped, more_to_come is false; until then nobody wins
+    complete             all that was asked is done or was stopped; until then nobody wins
+    more_to_come         more configurations will be proposed
     configurations       in the order in which they were proposed: configuration, label, point; status (done, stopped,
                          failed, incomplete) and its reason; folds_done; of those that are done the metric's mean, low,
                          high, dice_*, area_mad_mm2_* on the selection set; against_best and against_paper: difference

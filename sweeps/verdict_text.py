@@ -35,9 +35,9 @@ def _first(v: Verdict) -> str:
 
 
 def _leads(v: Verdict) -> str:
-    assert v.best is not None
-    told = "segments best" if v.metric == "dice_val" else "has the smallest area error"
-    return f"{_label(v, v.best)} {told} ({_score(v, v.best)})"
+    if v.metric == "dice_val":
+        return f"{_label(v, v.best)} segments best ({_score(v, v.best)})"
+    return f"{_label(v, v.best)} has the smallest area error ({_value(v, v.best)})"
 
 
 def _together(v: Verdict) -> str:
@@ -125,7 +125,7 @@ def _method(v: Verdict) -> str:
             if v.comparisons > 1
             else " The difference is paired by patient."
         )
-        text += " What another training run would bring is not in them."
+        text += " They tell these trained networks apart; whether others would come out alike, other seeds show."
     return text
 
 

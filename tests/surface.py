@@ -11,7 +11,7 @@ Legend: P patient, F fold, E epoch.
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -104,12 +104,17 @@ def mean(scores: Scores) -> float:
     return float(np.mean([np.mean(list(of_fold.values())) for of_fold in scores.values()]))
 
 
+Decide = Callable[[Scores, Sequence[Scores], int, float], str | None]
+"""as out_of_race"""
+
+
 @dataclass
 class Race:
     """A sweep with racing, and how it went."""
 
     slots: int
     confidence: float = 0.99
+    decide: Decide = out_of_race
     all_C: list[Scores] = field(default_factory=list)
     """each configuration's folds, as they would come out"""
     done_C: list[dict[int, Mapping[str, float]]] = field(default_factory=list)
@@ -144,7 +149,7 @@ class Race:
         if len(done) == FOLDS:
             return False
         others = [other for n, other in enumerate(self.done_C) if n != c and other]
-        if why := out_of_race(done, others, FOLDS, self.confidence):
+        if why := self.decide(done, others, FOLDS, self.confidence):
             self.out[c] = why
         return c not in self.out
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from data_prep.files import locked
 from mtl.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,15 +217,11 @@ def test_killed_and_started_again_it_ends_with_the_same_numbers(
 ) -> None:
     runs: Path = started.runs  # type: ignore[attr-defined]
     wait_for_epochs(runs, 3, started)
-    again = ("sweep=two.yaml", "train.epochs=2", f"runs={runs.name}")
-    second = launch(home, *again)
-    assert second.returncode == 2
-    assert "is being written by process" in second.stderr
     for pid in descendants(started.pid) if everything else [started.pid]:
         os.kill(pid, signal.SIGKILL)
     started.wait()
     assert sum(fold.outcome() == "DONE" for fold in folds(runs).values()) < 6
-    resumed = launch(home, *again)
+    resumed = launch(home, "sweep=two.yaml", "train.epochs=2", f"runs={runs.name}")
     assert resumed.returncode == 0, resumed.stderr
     whole = numbers(home / "runs")
     assert numbers(runs) == {name: whole[name] for name in folds(runs)}
@@ -273,6 +270,14 @@ def test_a_failed_fold_is_said_and_tried_again(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("finished")
+def test_a_sweep_that_another_launcher_writes_is_left_alone(home: Path) -> None:
+    with locked(home / "runs" / "branch_location"):
+        second = launch(home, "train.epochs=2")
+    assert second.returncode == 2
+    assert "is being written by process" in second.stderr
+
+
+@pytest.mark.usefixtures("finished")
 def test_a_device_that_is_not_there_is_refused(home: Path) -> None:
     refused = launch(home, "train.device=mps", "runs=runs-device")
     assert refused.returncode == 2
@@ -289,11 +294,12 @@ def test_the_papers_selection_is_labelled(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_tracking_server_that_is_down_stops_nobody(home: Path) -> None:
-    done = launch(home, "train.epochs=1", "model.branch=up1", "runs=runs-down", "tracking.uri=http://127.0.0.1:9")
-    assert done.returncode == 0
-    assert "no mirror in MLflow at http://127.0.0.1:9 for now" in done.stderr
-    assert "nothing to compare" in done.stdout
+def test_a_tracking_server_that_is_not_there_is_one_line_before_anything_is_trained(home: Path) -> None:
+    refused = launch(home, "train.epochs=1", "model.branch=up1", "runs=runs-down", "tracking.uri=http://127.0.0.1:9")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("launch: tracking.uri http://127.0.0.1:9: no MLflow server answers there")
+    assert refused.stderr.count("\n") == 1
+    assert folds(home / "runs-down") == {}
 
 
 def test_above_the_limit_it_asks_and_without_a_terminal_ends(home: Path) -> None:

@@ -71,7 +71,7 @@ def images(count: int) -> torch.Tensor:
 
 def test_they_predict_any_batch_as_the_network_in_training_does(sweep: Path, tmp_path: Path) -> None:
     uri = tracked.database(tmp_path / "db")
-    addresses = list(models.log(sweep, uri))
+    addresses = [address for _, address in models.log(sweep, uri)]
     assert len(addresses) == 3
     mlflow.set_tracking_uri(uri)
     (folder,) = sweep.glob("branch-up4-*")
@@ -96,7 +96,7 @@ def test_they_predict_any_batch_as_the_network_in_training_does(sweep: Path, tmp
 
 def test_what_is_told_of_them(sweep: Path, tmp_path: Path) -> None:
     uri = tracked.database(tmp_path / "db")
-    address, *_ = models.log(sweep, uri)
+    (_, address), *_ = models.log(sweep, uri)
     mlflow.set_tracking_uri(uri)
     info = mlflow.models.get_model_info(address)
     assert [one.shape for one in info.signature.inputs.inputs] == [(-1, 1, 48, 48)]
@@ -113,19 +113,19 @@ def test_what_is_told_of_them(sweep: Path, tmp_path: Path) -> None:
 
 def test_asked_again_nothing_twice_and_with_another_winner_the_earlier_ones_go(sweep: Path, tmp_path: Path) -> None:
     uri = tracked.database(tmp_path / "db")
-    first = list(models.log(sweep, uri))
-    assert list(models.log(sweep, uri)) == first
+    first = dict(models.log(sweep, uri))
+    assert dict(models.log(sweep, uri)) == first
     before = tracked.contents(uri)
     call(sweep, "none", winner=False)  # no winner is called, and another is best
-    second = list(models.log(sweep, uri))
+    second = dict(models.log(sweep, uri))
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("sweep")
     assert experiment is not None
     there = client.search_logged_models([experiment.experiment_id])
-    assert sorted(f"models:/{model.model_id}" for model in there) == sorted(second)
-    assert not set(first) & set(second)
+    assert sorted(f"models:/{model.model_id}" for model in there) == sorted(second.values())
+    assert not set(first.values()) & set(second.values())
     files = {path.parts[-3] for path in (tmp_path / "db" / "mlartifacts").rglob("artifacts/MLmodel")}
-    assert files == {address.removeprefix("models:/") for address in second}
+    assert files == {address.removeprefix("models:/") for address in second.values()}
     after = tracked.contents(uri)
     assert {path: run["metrics"] for path, run in after.items()} == {
         path: run["metrics"] for path, run in before.items()
@@ -181,4 +181,6 @@ def test_what_stands_in_their_way_is_one_line(sweep: Path, tmp_path: Path, capsy
     assert MlflowClient(uri).get_experiment_by_name("sweep") is None
     call(sweep, "up4")
     assert models.main([str(sweep), "--to", uri]) == 0
-    assert [line.partition("/")[0] for line in capsys.readouterr().out.splitlines()] == ["model: models:"] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("/")[0] for line in lines] == ["models:"] * 3
+    assert lines[2].endswith(f"(sweep/{folder.name}/fold_2)")

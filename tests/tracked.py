@@ -114,11 +114,11 @@ def contents(uri: str, sweep: str = "sweep", runs: Path | None = None) -> dict[s
         found = [run for run in found if run.data.tags["branchpoint.runs"] == identity(runs)]
     paths = {run.info.run_id: run.data.tags["branchpoint.path"] for run in found}
     assert len(set(paths.values())) == len(found)
-    points = _points(uri)
-    return {paths[run.info.run_id]: _told(run, paths, points.get(run.info.run_id, {})) for run in found}
+    points, home = _points(uri), database_file(uri).parent / "mlartifacts"
+    return {paths[run.info.run_id]: _told(run, paths, points.get(run.info.run_id, {}), home) for run in found}
 
 
-def _told(run: Any, paths: dict[str, str], points: dict[str, list[Any]]) -> dict[str, Any]:
+def _told(run: Any, paths: dict[str, str], points: dict[str, list[Any]], home: Path) -> dict[str, Any]:
     tags = dict(run.data.tags)
     parent = paths.get(tags.pop("mlflow.parentRunId", ""))
     assert {key: history[-1][1] for key, history in points.items()} == run.data.metrics
@@ -131,7 +131,7 @@ def _told(run: Any, paths: dict[str, str], points: dict[str, list[Any]]) -> dict
         "tags": tags,
         "metrics": points,
         "data": [(one.dataset.name, one.dataset.digest, one.dataset.profile) for one in run.inputs.dataset_inputs],
-        "artifacts": _artifacts(run),
+        "artifacts": _artifacts(run.info.artifact_uri, home),
     }
 
 
@@ -144,9 +144,11 @@ def _points(uri: str) -> dict[str, dict[str, list[Any]]]:
     return made
 
 
-def _artifacts(run: Any) -> dict[str, str]:
-    """Their names, and digests of what is in them. Read from the disk: to ask MLflow for each takes long."""
-    home = Path(url2pathname(urlsplit(run.info.artifact_uri).path))
+def _artifacts(uri: str, home: Path) -> dict[str, str]:
+    """Their names, and digests of what is in them. Read from the disk, also those of a server, whose `home` is told:
+    to ask MLflow for each takes long."""
+    place = urlsplit(uri)
+    home = Path(url2pathname(place.path)) if place.scheme == "file" else home / place.path.lstrip("/")
     files = [file for file in home.rglob("*") if file.is_file()]
     return {str(file.relative_to(home)): hashlib.sha256(file.read_bytes()).hexdigest()[:8] for file in files}
 

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TINY = (
     *("demo.patients=6", "demo.slices=2", "demo.phases=2", "demo.spacing_mm=6.25", "demo.size=32"),
-    *("model.width=2", "train.folds=3", "train.epochs=4", "train.batch_size=8"),
+    *("model.width=2", "train.folds=3", "train.epochs=4", "train.batch_size=8", "tracking.models=false"),
 )
 
 
@@ -45,8 +45,6 @@ def able() -> None:
 @pytest.fixture(scope="session")
 def sweep(able: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished branch_location: six configurations, three folds each."""
-    if os.environ.get("TMPSWEEP"):
-        return Path(os.environ["TMPSWEEP"])  # TEMPORARY
     home = tmp_path_factory.mktemp("home")
     command = [sys.executable, "cluster/launch.py", "sweep=branch_location", f"runs={home / 'runs'}", *TINY]
     environment = os.environ | {"XDG_DATA_HOME": str(home)}
@@ -91,6 +89,7 @@ def ui(browser: "Browser", served: Served, pictures: Path, request: pytest.Fixtu
     """A newcomer's browser, without a past. Where the test fails, there is a picture of it; no page may have asked for
     anything outside this machine."""
     asked: list[str] = []
+    failed = request.session.testsfailed
     with ExitStack() as stack:
         context = browser.new_context(viewport={"width": 1600, "height": 1000})
         stack.callback(context.close)
@@ -99,7 +98,7 @@ def ui(browser: "Browser", served: Served, pictures: Path, request: pytest.Fixtu
         context.add_init_script("localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')")
         ui = Ui(context.new_page(), served.address, pictures)
         yield ui
-        if request.session.testsfailed:
+        if request.session.testsfailed > failed:
             ui.picture(f"last_of_{request.node.name}")
     outside = [url for url in asked if not url.startswith((f"{served.address}/", "data:", "blob:"))]
     assert outside == []

@@ -48,8 +48,8 @@ class Served:
         """Until it says where to look."""
         deadline = time.monotonic() + START_S
         while not re.search(rf"{self.address}\b", self.log.read_text()):
-            ended, late = self._process.poll() is not None, time.monotonic() > deadline
-            assert not (ended or late), f"serve {'ended' if ended else 'is silent'}:\n{self.log.read_text()}"
+            assert self._process.poll() is None, f"serve has ended:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"serve is silent:\n{self.log.read_text()}"
             time.sleep(0.1)
 
     def __exit__(

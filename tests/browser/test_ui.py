@@ -11,6 +11,7 @@ from tests.browser.ui import Ui
 
 BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4", "none")
 FOLDS, EPOCHS = 3, 4
+pytestmark = pytest.mark.timeout(600)  # the first one waits for the training
 
 
 @pytest.fixture

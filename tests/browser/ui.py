@@ -8,11 +8,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 CARD = "experiment-view-compare-runs-card"
-ON_SAME_HEIGHT = """(all, name) => {
-    const middle = (element) => element.getBoundingClientRect().top + element.getBoundingClientRect().height / 2;
-    return all.filter((element) => !element.children.length && Math.abs(middle(element) - middle(name)) < 10)
-        .sort((one, other) => one.getBoundingClientRect().left - other.getBoundingClientRect().left)
-        .map((element) => element.innerText).filter((text) => text.trim());
+ON_SAME_HEIGHT = """(cells, name) => {
+    const box = (element) => element.getBoundingClientRect();
+    return cells.filter((cell) => !cell.contains(name) && Math.abs(box(cell).top - box(name.parentElement).top) < 5)
+        .sort((one, other) => box(one).left - box(other).left).map((cell) => cell.innerText);
 }"""
 
 
@@ -65,7 +64,8 @@ class Ui:
         """Numbers on the same height as the metric's name, from the left: their table has neither rows nor cells."""
         name = self.grid.get_by_role("link", name=metric, exact=True)
         name.scroll_into_view_if_needed()
-        return [float(text) for text in self.grid.locator("div").evaluate_all(ON_SAME_HEIGHT, name.element_handle())]
+        cells = self.grid.get_by_role("rowgroup").locator("> div")
+        return [float(text) for text in cells.evaluate_all(ON_SAME_HEIGHT, name.element_handle())]
 
     def as_charts(self) -> None:
         """From the list to the charts."""
