@@ -257,7 +257,8 @@ class Mirror:
     def _send(self, known: Known, metrics: list[Metric], params: dict[str, str], tags: dict[str, str]) -> None:
         if metrics or params or tags:
             named = [Param(key, value) for key, value in params.items()]
-            self._writer.log_batch(known.id, metrics, named, [RunTag(key, value) for key, value in tags.items()])
+            newest_first = metrics[::-1]  # MLflow keeps each metric's last value apart: so it is set once a batch
+            self._writer.log_batch(known.id, newest_first, named, [RunTag(key, value) for key, value in tags.items()])
         known.latest |= {metric.key: (metric.step, metric.timestamp) for metric in metrics}
         known.params |= params
         known.tags |= tags

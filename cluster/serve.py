@@ -36,11 +36,11 @@ def serve(runs: Path, to: str | None, port: int | None) -> None:
     free = _port(port)
     kept = Kept(runs, uri)
     kept.refresh()
-    with server(uri, free):
+    with server(uri, free) as process:
         print(f"MLflow UI: http://{HOST}:{free}   (Ctrl-C ends it)", flush=True)
-        while True:
-            time.sleep(REFRESH_S)
+        while not _has_ended(process, REFRESH_S):
             kept.refresh()
+        raise ValueError(f"mlflow server has ended by itself ({process.returncode}); start it again")
 
 
 class Kept:
@@ -137,6 +137,14 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[str]) -> None
             ended = f"ended with {process.returncode}" if process.returncode else f"was silent for {START_S:g} s"
             raise ValueError(f"mlflow server {ended}: {''.join(last) or 'it gave no reason'}")
         time.sleep(0.2)
+
+
+def _has_ended(process: subprocess.Popen[bytes], within_s: float) -> bool:
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _answers(port: int) -> bool:

@@ -178,7 +178,9 @@ def _leave_one_out(
 
 
 def _row(one: Measured, metric: str, against_best: Against | None, against_paper: Against | None) -> Row:
-    dice, area = (_mean(one.selected[name]) if one.selected else Mean() for name in ("dice_val", "area_mad_mm2"))
+    dice, area = (
+        _mean(one.selected[name]) if one.status == "done" else Mean() for name in ("dice_val", "area_mad_mm2")
+    )
     mean = dice if metric == "dice_val" else area
     ending = {"stopped": "STOPPED", "failed": "FAILED"}.get(one.status)
     return Row(

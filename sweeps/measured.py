@@ -6,9 +6,11 @@ Legend: V a volume (Dice) or a slice (area).
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from sweeps.results import status
 
 Key = tuple[str, ...]
 """patient, phase; of a slice its level, too"""
+Measurement = tuple[Key, int, float]
+"""key, fold, value"""
 AGAIN = "remove the fold's folder and run the sweep again"
 
 
@@ -81,10 +85,23 @@ class Measured:
     folds: tuple[Fold, ...]
     config: dict[str, Any]
     """its settings by dotted name; those of the point where none of its folds has begun"""
-    selected: dict[str, Values]
-    """dice_val and area_mad_mm2 on the set that selects; empty until all its folds are done"""
-    tested: dict[str, Values]
-    """the same on the test set; empty where that is what selects"""
+    runs: tuple[RunFolder, ...]
+    selection: str
+    """validation or test"""
+
+    @cached_property
+    def selected(self) -> dict[str, Values]:
+        """dice_val and area_mad_mm2 on the set that selects. All folds must be done."""
+        return self._values(test=self.selection == "test")
+
+    @cached_property
+    def tested(self) -> dict[str, Values]:
+        """The same on the test set; empty where that is what selects. All folds must be done."""
+        return {} if self.selection == "test" else self._values(test=True)
+
+    def _values(self, *, test: bool) -> dict[str, Values]:
+        area = "area_seg_mm2" if self.config.get("model.branch") == "none" else "area_reg_mm2"
+        return {"dice_val": _dice(self.runs, test), "area_mad_mm2": _area_errors(self.runs, area, test)}
 
     @property
     def name(self) -> str:
@@ -110,18 +127,10 @@ def measured(sweep_folder: Path, asked: Asked) -> list[Measured]:
 
 def _measured(folder: Path, proposed: Proposed, asked: Asked) -> Measured:
     count = int(proposed.point.get("train.folds", asked.folds))
-    runs = [RunFolder(folder / f"fold_{k}") for k in range(count)]
-    folds = tuple(_fold(run) for run in runs)
+    runs = tuple(RunFolder(folder / f"fold_{k}") for k in range(count))
     config = {**proposed.point, **_config(runs)}
-    selects_on_test = config.get("protocol.selection", asked.selection) == "test"
-    selected, tested = dict[str, Values](), dict[str, Values]()
-    if all(fold.done for fold in folds):
-        area = "area_seg_mm2" if config.get("model.branch") == "none" else "area_reg_mm2"
-        for name, table in (("dice_val", _dice(runs)), ("area_mad_mm2", _area_errors(runs, area))):
-            selected[name] = _of_set(table, folder, test=selects_on_test)
-            if not selects_on_test:
-                tested[name] = _of_set(table, folder, test=True)
-    return Measured(proposed, folds, config, selected, tested)
+    selection = str(config.get("protocol.selection", asked.selection))
+    return Measured(proposed, tuple(_fold(run) for run in runs), config, runs, selection)
 
 
 def _fold(run: RunFolder) -> Fold:
@@ -147,51 +156,36 @@ def _config(runs: Sequence[RunFolder]) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); {AGAIN}") from None
 
 
-@dataclass(frozen=True)
-class _Table:
-    """The rows of all folds."""
-
-    key_V: list[Key]
-    set_V: list[str]
-    fold_V: list[int]
-    value_V: list[float]
-
-
-def _dice(runs: Sequence[RunFolder]) -> _Table:
-    table = _Table([], [], [], [])
+def _dice(runs: Sequence[RunFolder], test: bool) -> Values:
+    rows = list[Measurement]()
     for fold, run in enumerate(runs):
         path = run.path / "volumes.csv"
-        patient_V, phase_V, set_V, dice_V = _columns(path, ("patient", "phase", "set", "dice"))
-        _add(table, fold, zip(patient_V, phase_V, strict=True), set_V, _numbers(path, dice_V))
-    return table
+        patient_V, phase_V, dice_V = _columns(path, ("patient", "phase", "dice"), test)
+        rows += zip(zip(patient_V, phase_V, strict=True), repeat(fold), _numbers(path, dice_V), strict=False)
+    return _ordered(rows, runs)
 
 
-def _area_errors(runs: Sequence[RunFolder], area: str) -> _Table:
+def _area_errors(runs: Sequence[RunFolder], area: str, test: bool) -> Values:
     """|area - true area|, mm2"""
-    table = _Table([], [], [], [])
+    rows = list[Measurement]()
     for fold, run in enumerate(runs):
         path = run.path / "slices.csv"
-        *of_key, set_V, area_V, true_V = _columns(path, ("patient", "phase", "level", "set", area, "area_true_mm2"))
-        error_V = np.abs(np.subtract(_numbers(path, area_V), _numbers(path, true_V)))
-        _add(table, fold, zip(*of_key, strict=True), set_V, error_V.tolist())
-    return table
+        *of_key, area_V, true_V = _columns(path, ("patient", "phase", "level", area, "area_true_mm2"), test)
+        error_V = np.abs(np.subtract(_numbers(path, area_V), _numbers(path, true_V))).tolist()
+        rows += zip(zip(*of_key, strict=True), repeat(fold), error_V, strict=False)
+    return _ordered(rows, runs)
 
 
-def _add(table: _Table, fold: int, keys: Iterable[Key], set_V: Sequence[str], value_V: Sequence[float]) -> None:
-    table.key_V.extend(keys)
-    table.set_V.extend(set_V)
-    table.fold_V.extend([fold] * len(set_V))
-    table.value_V.extend(value_V)
-
-
-def _columns(path: Path, names: Sequence[str]) -> list[list[str]]:
-    """Of a CSV, as text."""
+def _columns(path: Path, names: Sequence[str], test: bool) -> list[list[str]]:
+    """Of a CSV, as text: the rows of the test set, or all others."""
     try:
         text = read(path).decode()
         if not text.endswith("\n"):
             raise ValueError("its end is missing")
         head, *rows = csv.reader(io.StringIO(text, newline=""))
-        return [[row[place] for row in rows] for place in map(head.index, names)]
+        of_set = head.index("set")
+        kept = [row for row in rows if (row[of_set] == "test") is test]
+        return [[row[place] for row in kept] for place in map(head.index, names)]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
 
@@ -204,12 +198,11 @@ def _numbers(path: Path, texts: Sequence[str]) -> list[float]:
         raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
 
 
-def _of_set(table: _Table, folder: Path, *, test: bool) -> Values:
-    """The rows of the test set or of the others, in the order of their keys: sums must not depend on the file's."""
-    rows = [v for v, name in enumerate(table.set_V) if (name == "test") is test]
-    rows.sort(key=table.key_V.__getitem__)
-    keys = tuple(table.key_V[v] for v in rows)
+def _ordered(rows: list[Measurement], runs: Sequence[RunFolder]) -> Values:
+    """In the order of their keys: sums must not depend on the files'."""
+    rows.sort(key=itemgetter(0))
+    keys = tuple(key for key, _, _ in rows)
     if len(set(keys)) < len(keys):
+        folder = runs[0].path.parent
         raise ValueError(f"{folder}: a volume comes twice among its folds; remove the folder and run the sweep again")
-    fold_V, value_V = (np.array([column[v] for v in rows]) for column in (table.fold_V, table.value_V))
-    return Values(keys, fold_V, value_V)
+    return Values(keys, np.array([fold for _, fold, _ in rows]), np.array([value for _, _, value in rows]))

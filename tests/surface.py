@@ -44,6 +44,11 @@ class Surface:
         rate = 0.03 * decades**2 * (2 if decades > 0 else 1)  # too fast harms more than too slow
         return self.best - BRANCH_LOSS[self._steps(point["model.branch"])] - rate - self._weighting(point)
 
+    def learns_in(self, point: Mapping[str, Any]) -> float:
+        """Epochs in which what is still to be learned falls to a third: more where the learning rate is low, so that a
+        good configuration may be behind for a while."""
+        return float(np.clip(4 * math.sqrt(self.lr_at(point["model.branch"]) / point["optim.lr"]), 2, 16))
+
     def lr_at(self, branch: str) -> float:
         """The best learning rate of a branch point: lower, the farther it lies from the best."""
         return float(self.lr * 10 ** (-0.1 * self._steps(branch)))
@@ -97,6 +102,14 @@ class Trainings:
             k: dict(zip(NAMES[k::FOLDS], (dice_P[k::FOLDS] + training_F[k]).tolist(), strict=True))
             for k in range(FOLDS)
         }
+
+
+    def curve_E(self, n: int, final: float, learns_in: float, epochs: int) -> np.ndarray:
+        """The mean over folds after each epoch: from 0.3 to what it ends with, give or take an epoch's noise."""
+        rng = np.random.default_rng([self.seed, 6, n])
+        left_E = np.exp(-np.arange(1, epochs + 1) / learns_in)
+        rise_E = (1 - left_E) / (1 - left_E[-1])
+        return 0.3 + (final - 0.3) * rise_E + self.noise.epoch / math.sqrt(FOLDS) * rng.standard_normal(epochs)
 
 
 def mean(scores: Scores) -> float:

@@ -7,9 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import pytest
 
 from cluster import serve, tracking_uris
 from cluster.mirror import Mirror, Refused
-from cluster.stores import database
 from tests import tracked
 from tests.tracked import contents, done, train
 
@@ -37,6 +37,7 @@ def free_port() -> int:
 
 
 def test_a_server_that_is_killed_and_comes_back_gets_all_of_it(tmp_path: Path) -> None:
+    """The second time it is one that `serve` has started, which shows another runs folder, too."""
     folder, file, port = tmp_path / "runs" / "sweep", tracked.database(tmp_path / "db"), free_port()
     uri = f"http://127.0.0.1:{port}"
     (first, second, third), others = tracked.sweep(folder)
@@ -56,7 +57,8 @@ def test_a_server_that_is_killed_and_comes_back_gets_all_of_it(tmp_path: Path) -
         done(first)
     with pytest.raises(ValueError, match="no MLflow server answers there"):
         tracking_uris.check(uri)
-    with serve.server(file, port):
+    tracked.finished(tmp_path / "shown" / "another")
+    with serving(tmp_path / "shown", file, port, tmp_path / "here"):
         mirror.sync()
         for run in (second, third):
             train(run, (1, 2))
@@ -66,10 +68,59 @@ def test_a_server_that_is_killed_and_comes_back_gets_all_of_it(tmp_path: Path) -
             run.finish("STOPPED", "others were better")
         (folder / "results.csv").write_text("configuration\n")
         mirror.finish()
-        again = tracked.database(tmp_path / "again")
-        Mirror(again, folder).finish()
+        assert {"sweep", "another"} <= {one["name"] for one in asked(port)["experiments"]}
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            asked(port, Host="elsewhere.example")
+        with pytest.raises(ValueError, match=f"--port {port}: is taken; "):
+            serve.serve(tmp_path / "shown", file, port)
+    again = tracked.database(tmp_path / "again")
+    Mirror(again, folder).finish()
     assert contents(file) == contents(again)
     assert contents(file)["sweep"]["artifacts"].keys() == {"results.csv"}
+    assert len(contents(file, "another")) == 9
+
+
+@contextmanager
+def serving(runs: Path, to: str, port: int, here: Path) -> Iterator[None]:
+    """`serve` in a process of its own, once it says where to look. Ended as a scheduler does, it leaves nothing."""
+    here.mkdir()
+    command = [sys.executable, "-m", "cluster.tracking", "serve", str(runs), "--to", to, "--port", str(port)]
+    environment = os.environ | {"SERVED_IN": str(here), "PYTHONPATH": str(Path(__file__).parent.parent)}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = subprocess.Popen(command, cwd=here, env=environment, **pipes)
+    try:
+        assert started.stdout is not None
+        lines = [started.stdout.readline() for _ in range(2)]
+        assert lines[1] == f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)\n", started.communicate(timeout=5)
+        assert len(stemming_from(here)) >= 3
+        yield
+    finally:
+        started.send_signal(signal.SIGTERM)
+        _, errors = started.communicate(timeout=60)
+    assert (started.returncode, errors.strip()) == (130, "tracking: interrupted; the same command goes on")
+    assert stemming_from(here) == []
+    assert list(here.iterdir()) == []
+
+
+def stemming_from(here: Path) -> list[int]:
+    """Processes that were started there."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"SERVED_IN={here}".encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def asked(port: int, **headers: str) -> Any:
+    """What the server says of its experiments."""
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+    body = json.dumps({"max_results": 10}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json", **headers})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
 
 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,73 +134,13 @@ def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: 
             Mirror(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path / "runs" / "sweep").sync()
 
 
-def asked(port: int, **headers: str) -> Any:
-    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
-    body = json.dumps({"max_results": 10}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json", **headers})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.loads(answer.read())
-
-
-def stemming_from(mark: str) -> list[int]:
-    """Processes that have this in their environment."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
-def test_serve_shows_the_sweeps_and_leaves_nothing(tmp_path: Path) -> None:
-    runs, port, here = tmp_path / "runs", free_port(), tmp_path / "here"
-    tracked.finished(runs / "sweep")
-    tracked.database(runs)  # where serve would make it
-    here.mkdir()
-    mark = f"SERVED_BY={tmp_path}"
-    command = [sys.executable, "-m", "cluster.tracking", "serve", str(runs)]
-    environment = os.environ | {"SERVED_BY": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent.parent)}
-    started = subprocess.Popen(
-        [*command, "--port", str(port)],
-        cwd=here,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert started.stdout is not None
-        lines = [started.stdout.readline() for _ in range(2)]
-        assert lines[1] == f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)\n", started.communicate(timeout=5)
-        assert "sweep" in [one["name"] for one in asked(port)["experiments"]]
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            asked(port, Host="elsewhere.example")
-        second = subprocess.run(
-            [*command, "--port", str(port)], cwd=here, env=environment, capture_output=True, text=True, check=False
-        )
-        assert (second.returncode, second.stdout) == (2, "")
-        assert f"tracking: --port {port}: is taken;" in second.stderr
-        assert len(stemming_from(mark)) >= 3
-    finally:
-        started.send_signal(signal.SIGTERM)
-        _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert errors.strip() == "tracking: interrupted; the same command goes on"
-    assert stemming_from(mark) == []
-    assert list(here.iterdir()) == []
-    assert len(contents(f"sqlite:///{runs}/mlflow.db")) == 9
-
-
-def test_a_server_that_cannot_begin_says_why(tmp_path: Path) -> None:
-    uri = tracked.database(tmp_path)
-    database(uri).write_text("no database")
-    begin = time.monotonic()
-    with pytest.raises(ValueError, match="mlflow server ended with 1: "), serve.server(uri, free_port()):
+def test_a_server_that_cannot_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho first line\necho no room >&2\nexit 3\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(ValueError, match=r"^mlflow server ended with 3: no room$"), serve.server("sqlite:///x", 5000):
         pytest.fail("it began")
-    assert time.monotonic() - begin < serve.START_S
 
 
 def test_what_is_kept_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

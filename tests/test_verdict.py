@@ -428,7 +428,7 @@ def test_no_heavy_library_is_imported_where_nothing_is_drawn(clear: Path) -> Non
         (lambda f: (f / "sweep.json").write_text("{"), r"sweep.json: damaged, or of another version"),
         (lambda f: (f / "branch-up1-0/fold_1/DONE").write_text("{"), r"fold_1/DONE: damaged .*run the sweep again"),
         (lambda f: (f / "branch-up1-0/fold_0/config.yaml").write_text("a: ["), r"config.yaml: damaged .*remove"),
-        (lambda f: (f / "branch-up1-0/fold_1/volumes.csv").write_text("a\n"), r"volumes.csv: damaged .'patient' is"),
+        (lambda f: (f / "branch-up1-0/fold_1/volumes.csv").write_text("a\n"), r"volumes.csv: damaged .'set' is not in"),
         (lambda f: cut(f / "branch-up1-0/fold_1/slices.csv"), r"slices.csv: damaged .its end is missing.; remove"),
         (lambda f: twice(f / "branch-up1-0/fold_1/volumes.csv"), r"branch-up1-0: a volume comes twice among its folds"),
     ],

@@ -41,7 +41,7 @@ def run(configurations: int, folds: int, epochs: int, sample: int) -> str:
         call_s = _log_metric_s(f"sqlite:///{home}/loop.db", sample)
     points = configurations * folds * epochs * 15
     return (
-        f"mirroring {configurations} x {folds} folds x {epochs} epochs x 15 metrics into sqlite, in a process of its own: "
+        f"mirroring {configurations} x {folds} folds x {epochs} epochs x 15 metrics into sqlite, a process of its own: "
         f"{whole_s:.1f} s (wanted 120 for 1,000 folds of 50 epochs); ratio {points * call_s / whole_s:.1f} to a loop "
         f"of log_metric ({call_s * 1000:.1f} ms a call, median of {sample}, reckoned up); a look where nothing is new "
         f"{nothing_s * 1000:.0f} ms"

@@ -2,12 +2,14 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -33,6 +35,8 @@ class Served:
 
     def __enter__(self) -> "Served":
         command = [sys.executable, "-m", "cluster.tracking", "serve", str(self._runs), "--port", str(self.port)]
+        if tied := shutil.which("setpriv"):  # Linux: it ends with the tests, even where these are killed
+            command = [tied, "--pdeathsig", "TERM", *command]
         with self.log.open("w") as log:
             self._process = subprocess.Popen(
                 command, env=self._environment, stdout=log, stderr=log, start_new_session=True
@@ -78,7 +82,8 @@ class Served:
 
     def _kill(self) -> None:
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait(END_S)

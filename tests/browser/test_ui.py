@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import asked
-from tests.browser.ui import Ui
+from tests.browser.ui import Ui, eventually
 
 BRANCHES = ("bottleneck", "up1", "up2", "up3", "up4", "none")
 FOLDS, EPOCHS = 3, 4
@@ -30,19 +30,19 @@ def plain(text: str) -> str:
 
 
 def test_the_runs_are_a_tree_of_sweep_configurations_and_folds(ui: Ui, names: dict[str, str]) -> None:
-    ui.open_experiment("branch_location")
-    ui.row("branch_location").wait_for()
-    assert ui.names() == ["branch_location"]
-    ui.expand("branch_location", names["up4"])
     assert set(names) == set(BRANCHES)
-    assert sorted(ui.names()) == sorted(["branch_location", *names.values()])
     assert all(f"branch-{branch}-" in name for branch, name in names.items())
+    ui.open_experiment("branch_location")
+    assert eventually(ui.names, ["branch_location"]) == ["branch_location"]
+    ui.expand("branch_location", names["up4"])
+    shown = {"branch_location", *names.values()}
+    assert eventually(lambda: set(ui.names()), shown) == shown
     ui.expand(names["up4"], f"{names['up4']}/fold_0")
+    shown |= set(folds(names["up4"]))
+    assert eventually(lambda: set(ui.names()), shown) == shown
+    below = ui.names()[ui.names().index(names["up4"]) + 1 :]
+    assert sorted(below[:FOLDS]) == folds(names["up4"])
     ui.picture("1_tree")
-    shown = ui.names()
-    assert sorted(shown) == sorted(["branch_location", *names.values(), *folds(names["up4"])])
-    below = shown[shown.index(names["up4"]) + 1 :][:FOLDS]
-    assert sorted(below) == folds(names["up4"])
 
 
 def test_the_branches_are_compared(ui: Ui, names: dict[str, str], sweep: Path) -> None:
@@ -67,8 +67,12 @@ def test_charts_of_all_branches(ui: Ui, names: dict[str, str]) -> None:
     ui.expand("branch_location", names["up4"])
     ui.as_charts()
     ui.find_charts("^(best_)?(dice_val|area_mad_mm2)_mean$")
+    shown = sorted(["branch_location", *names.values()])
     for metric in ("best_dice_val_mean", "best_area_mad_mm2_mean", "dice_val_mean", "area_mad_mm2_mean"):
-        assert sorted(ui.legend(metric)) == sorted(["branch_location", *names.values()])
+        assert eventually(lambda metric=metric: sorted(ui.legend(metric)), shown) == shown
+    for metric in ("dice_val_mean", "area_mad_mm2_mean"):
+        points = len(BRANCHES) * EPOCHS
+        assert eventually(lambda metric=metric: ui.points(metric), points) == points
     ui.picture("3_charts_of_branches")
 
 
@@ -79,8 +83,9 @@ def test_the_sigmas_of_folds_beside_each_other(ui: Ui, names: dict[str, str]) ->
     ui.as_charts()
     ui.find_charts("^log_sigma(2_seg|_reg)$")
     for metric in ("log_sigma2_seg", "log_sigma_reg"):
+        points = FOLDS * EPOCHS
+        assert eventually(lambda metric=metric: ui.points(metric), points) == points
         assert set(folds(names["up4"])) <= set(ui.legend(metric))
-        assert ui.points(metric) == FOLDS * EPOCHS
     ui.picture("4_sigmas_of_folds")
 
 
@@ -92,8 +97,8 @@ def test_the_sigmas_of_one_fold(ui: Ui, names: dict[str, str]) -> None:
     ui.tab("Model metrics")
     ui.find_charts("sigma")
     for metric in ("log_sigma2_seg", "log_sigma_reg"):
+        assert eventually(lambda metric=metric: ui.points(metric), EPOCHS) == EPOCHS
         assert ui.legend(metric) == [f"{names['up4']}/fold_0"]
-        assert ui.points(metric) == EPOCHS
     ui.picture("5_sigmas_of_a_fold")
 
 
@@ -109,5 +114,6 @@ def test_the_sweep_says_its_answer(ui: Ui, sweep: Path) -> None:
     for file in ("results.csv", "verdict.json", "verdict.md", "sigmas_by_epoch.png"):
         ui.main.get_by_text(file, exact=True).wait_for()
     ui.main.get_by_text("sigmas_by_epoch.png", exact=True).click()
-    ui.main.get_by_role("img", name="sigmas_by_epoch.png").wait_for()
+    figure = ui.main.get_by_role("img", name="sigmas_by_epoch.png")
+    assert eventually(lambda: figure.evaluate("(image) => image.naturalWidth > 0"), True)
     ui.picture("7_artifacts")

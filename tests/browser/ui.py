@@ -1,18 +1,30 @@
 """MLflow's UI as somebody sees and uses it: rows, charts and their legends by the words on them."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+Seen = TypeVar("Seen")
+PATIENCE_S = 30.0
 CARD = "experiment-view-compare-runs-card"
 ON_SAME_HEIGHT = """(cells, name) => {
     const box = (element) => element.getBoundingClientRect();
     return cells.filter((cell) => !cell.contains(name) && Math.abs(box(cell).top - box(name.parentElement).top) < 5)
         .sort((one, other) => box(one).left - box(other).left).map((cell) => cell.innerText);
 }"""
+
+
+def eventually(look: Callable[[], Seen], wanted: Seen) -> Seen:
+    """What is seen, once it is what is wanted, or as it is after a while: a page comes bit by bit."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (seen := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return seen
 
 
 class Ui:
