@@ -10,7 +10,6 @@ from cluster.watcher import Watcher
 from sweeps import results, verdict
 from sweeps.asked import label
 
-
 MODELS_S = 900
 """how long the winner's models may take"""
 

@@ -20,7 +20,7 @@ $APP_CONFIG_GROUPS
 == Settings, as in train.epochs=50 (--settings says what each means) ==
 {settings}
 
-  data.store=STORE              train on your own images (python -m data_prep.convert), by the paper's protocol (profile=paper);
+  data.store=STORE              your own images (python -m data_prep.convert), by the paper's protocol (profile=paper);
                                 without one on made-up patients (profile=demo),
                                 {demo}
   site=slurm plan=true          what would be queued on a Slurm cluster, and its price (python -m cluster.sites new)

@@ -7,7 +7,7 @@ ran and one that is made from nothing afterwards are the same. No mlflow here.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ class Shown:
 class Sweep:
     """A sweep's folder, looked at again and again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
+        """names: of the configurations that are looked at; None: all."""
+        self.folder, self._names = folder, names
         self.configurations: list[Configuration] = []
         self.asked = Asked(folder.name)
         self._beside = Beside(folder)
@@ -98,7 +99,7 @@ class Sweep:
             return False
         self.asked, self._seen = asked.read(self.folder), seen
         known = {(c.proposed.name, len(c.folds)): c for c in self.configurations}
-        wanted = self.asked.configurations
+        wanted = [one for one in self.asked.configurations if self._names is None or one.name in self._names]
         self.configurations = [known.get((one.name, self.asked.folds)) or self._new(one) for one in wanted]
         return True
 

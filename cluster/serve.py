@@ -61,7 +61,7 @@ class Kept:
             return self._tell(str(error))
         for folder in folders:
             try:
-                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder)
+                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder, tracking.processes())
                 self._mirrors[folder] = mirror
                 if mirror.refresh(elsewhere=True):
                     print(f"{time.strftime('%H:%M:%S')} {folder.name}: {mirror.runs} runs", flush=True)

@@ -40,6 +40,10 @@ def in_words(unlike: Mapping[str, str]) -> list[str]:
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Names with commas; of very many the first, and how many more."""
+    """Names with commas, or semicolons where they have commas; of very many the first, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return separator(names).join(names[:most]) + more
+
+
+def separator(names: Sequence[str]) -> str:
+    return "; " if any(", " in name for name in names) else ", "

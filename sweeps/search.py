@@ -45,8 +45,8 @@ class Asha:
 
 
 def room_for_another(unended: Sequence[int], slots: int, ahead: int = 0) -> bool:
-    """Whether a free slot would find no fold waiting, or fewer than `ahead`: then the next configuration is due, and not
-    before, so that it is proposed with as much known as can be. unended: folds of each configuration under way."""
+    """Whether a free slot would find no fold waiting, or fewer than `ahead`: then the next configuration is due, and
+    not before, so that it is proposed with as much known as can be. unended: folds of each one under way."""
     return sum(unended) <= slots + ahead
 
 

@@ -256,4 +256,5 @@ def _rounded(count: int) -> str:
 
 
 def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    between = alike.separator(names)
+    return " and ".join([between.join(names[:-1]), names[-1]] if len(names) > 1 else names)

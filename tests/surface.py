@@ -103,7 +103,6 @@ class Trainings:
             for k in range(FOLDS)
         }
 
-
     def curve_E(self, n: int, final: float, learns_in: float, epochs: int) -> np.ndarray:
         """The mean over folds after each epoch: from 0.3 to what it ends with, give or take an epoch's noise."""
         rng = np.random.default_rng([self.seed, 6, n])

@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 import yaml
 
 from sweeps import search
@@ -135,17 +133,18 @@ def with_racing(by: str, seed: int) -> Found:
     """On two slots."""
     searching, race = Searching(by, seed), Race(slots=2)
 
+    def tell() -> None:
+        for n, done in enumerate(race.done_C):
+            if n in race.out or len(done) == FOLDS:
+                searching.tell(n, "stopped" if n in race.out else "done", mean(done))
+
     def configurations() -> Iterator[Scores]:
-        while True:
-            for n, done in enumerate(race.done_C):
-                if n in race.out or len(done) == FOLDS:
-                    searching.tell(n, "stopped" if n in race.out else "done", mean(done))
-            made = searching.propose()
-            if made is None:
-                return
+        while made := searching.propose():
             yield made[1]
+            tell()
 
     race.run(configurations(), seed)
+    tell()
     return searching.found(1 - race.saved)
 
 

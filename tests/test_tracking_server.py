@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from cluster import serve, tracking_uris
-from cluster.mirror import Mirror, Refused
+from cluster.mirror import Mirror
+from cluster.mirror_writer import Refused
 from tests import tracked
 from tests.tracked import contents, done, train
 

@@ -76,7 +76,7 @@ def test_charts_of_all_branches(ui: Ui, names: dict[str, str]) -> None:
     ui.picture("3_charts_of_branches")
 
 
-def test_the_sigmas_of_folds_beside_each_other(ui: Ui, names: dict[str, str]) -> None:
+def test_the_sigmas_by_epoch(ui: Ui, names: dict[str, str]) -> None:
     ui.open_experiment("branch_location")
     ui.expand("branch_location", names["up4"])
     ui.expand(names["up4"], f"{names['up4']}/fold_0")
@@ -87,12 +87,6 @@ def test_the_sigmas_of_folds_beside_each_other(ui: Ui, names: dict[str, str]) ->
         assert eventually(lambda metric=metric: ui.points(metric), points) == points
         assert set(folds(names["up4"])) <= set(ui.legend(metric))
     ui.picture("4_sigmas_of_folds")
-
-
-def test_the_sigmas_of_one_fold(ui: Ui, names: dict[str, str]) -> None:
-    ui.open_experiment("branch_location")
-    ui.expand("branch_location", names["up4"])
-    ui.expand(names["up4"], f"{names['up4']}/fold_0")
     ui.follow(f"{names['up4']}/fold_0")
     ui.tab("Model metrics")
     ui.find_charts("sigma")
