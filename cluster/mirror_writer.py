@@ -51,8 +51,8 @@ def client_of(uri: str) -> MlflowClient:
 
 
 def _wait_less(connection: Any, _: object) -> None:
-    """sqlite files that this project has made (WAL) stay whole without waiting for the disk at every write. What a power
-    cut takes of the last ones is written again."""
+    """A sqlite file that this project has made (WAL) stays whole without waiting for the disk at every write; what a
+    power cut takes of the last ones is written again."""
     if isinstance(connection, sqlite3.Connection):
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode == "wal":

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster import stores, tracking, tracking_uris
+from cluster import executors, stores, tracking, tracking_uris
 
 if TYPE_CHECKING:
     from cluster.mirror import Mirror
@@ -61,7 +61,9 @@ class Kept:
             return self._tell(str(error))
         for folder in folders:
             try:
-                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder, tracking.processes())
+                mirror = self._mirrors.get(folder) or Mirror(
+                    self._uri, folder, min(executors.cores(), tracking.PROCESSES)
+                )
                 self._mirrors[folder] = mirror
                 if mirror.refresh(elsewhere=True):
                     print(f"{time.strftime('%H:%M:%S')} {folder.name}: {mirror.runs} runs", flush=True)

@@ -15,17 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
-from cluster import tracking_uris
+from cluster import executors, tracking_uris
 from data_prep.files import Locked
 from sweeps import asked
 
 PROCESSES = 4
 """that write a large sweep side by side, at most: a database takes one at a time"""
-
-
-def processes() -> int:
-    """As many as there are cores for."""
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, PROCESSES)
 
 
 def sweep_folders(runs: Path) -> list[Path]:
@@ -65,7 +60,7 @@ def mirror(runs: Path, to: str | None) -> None:
 
     gc.freeze()  # MLflow's million objects need not be looked through again and again: a third of the time
     for folder in folders:
-        one = Mirror(uri, folder, processes())
+        one = Mirror(uri, folder, min(executors.cores(), PROCESSES))
         one.refresh(elsewhere=False)
         print(f"{folder.name}: {one.runs} runs", flush=True)
     print(f"MLflow: {tracking_uris.how_to_look(uri)}")

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 import zarr
 
-from cluster import confirm, costs, launch, settings
+from cluster import confirm, costs, helptext, launch, roster, settings
 from cluster.costs import Estimate
 from data_prep import store
 
@@ -86,7 +87,7 @@ def test_one_line_with_the_valid_choices(refused: Launch, tmp_path: Path, overri
 
 def test_a_space_that_names_no_field() -> None:
     with pytest.raises(
-        ValueError, match=r"the sweep's space names 'model.depth', wanted one of: model.branch, model.width"
+        ValueError, match=r"a point of the sweep names 'model.depth', wanted one of: model.branch, model.width"
     ):
         settings.config_at(settings.Settings(), {"model.depth": 3}, "d")
 
@@ -112,12 +113,8 @@ def test_a_run_folder_made_with_another_configuration(refused: Launch, store_pat
     settings.register("")
     request = launch.compose(argv)
     assert request is not None
-    c = launch._configuration(
-        request.settings,
-        {"model.branch": "up4"},
-        store.open(store_path).digest,
-        tmp_path / "runs" / "branch_location",
-    )
+    sweep_folder = tmp_path / "runs" / "branch_location"
+    c = roster.configuration(request.settings, store.open(store_path).digest, sweep_folder, {"model.branch": "up4"})
     fold = c.runs[2]
     fold.prepare({**c.config, "fold": 2, "optim": {"lr": 9.0, "decay": 1.0}})
     assert "made with another optim; remove it or use another runs= folder" in refused(*argv)
@@ -236,7 +233,7 @@ def test_the_profiles_say_what_the_schemas_defaults_say() -> None:
     for section, values in paper.items():
         assert {key: getattr(getattr(defaults, section), key) for key in values} == values
     assert settings.Demo(**demo["demo"]) == defaults.demo
-    assert settings.profile_values("demo") == "model.width=8 train.epochs=4 train.batch_size=4 optim.lr=0.005"
+    assert helptext.profile_values("demo") == "model.width=8 train.epochs=4 train.batch_size=4 optim.lr=0.005"
 
 
 @pytest.mark.parametrize("path", ["2026_11_23", "a b", "it's", "x=(1)", "back\\slash"])
@@ -271,7 +268,9 @@ def test_every_sweep_composes_with_every_profile(
     monkeypatch.chdir(tmp_path)
     request = launch.compose([f"sweep={sweep}", f"profile={profile}"])
     assert request is not None
-    points = launch.search.grid(launch._space(request))
+    rng = np.random.default_rng(0)
+    space = roster.space_of(request.settings, request.given)
+    points = space.grid() if request.settings.sweep.by == "grid" else [space.random(rng) for _ in range(5)]
     names = [settings.configuration_name(p, settings.config_at(request.settings, p, "d")) for p in points]
     assert len(set(names)) == len(names) >= 2
 
@@ -283,7 +282,7 @@ def test_the_command_line_wins_over_the_profile_and_holds_a_searched_field(
     request = launch.compose(["train.epochs=7", "sweep=branch_location", "model.branch=up2", "profile=paper"])
     assert request is not None
     assert (request.settings.train.epochs, request.settings.model.width) == (7, 16)
-    assert launch._space(request) == {"model.branch": ["up2"]}
+    assert roster.space_of(request.settings, request.given).grid() == [{"model.branch": "up2"}]
     config = settings.config_at(request.settings, {"model.branch": "up2"}, "d")
     assert settings.configuration_name({"model.branch": "up2"}, config) == f"branch-up2-{config.digest}"
 

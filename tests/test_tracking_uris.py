@@ -18,8 +18,8 @@ from tests import tracked
 
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-23 22 0:40 / /home rw,relatime shared:5 - nfs4 filer:/home rw,vers=4.2
-24 23 254:1 / /home/me/scratch rw,relatime - xfs /dev/vdb rw
+23 22 0:40 / /far rw,relatime shared:5 - nfs4 filer:/far rw,vers=4.2
+24 23 254:1 / /far/me/scratch rw,relatime - xfs /dev/vdb rw
 25 22 0:41 / /work\040space rw - lustre 10.0.0.1@tcp:/fs rw
 26 22 0:42 / /data rw - autofs systemd-1 rw
 27 22 0:43 / /data rw - ext4 /dev/vdc rw
@@ -38,9 +38,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("path", "kind"),
     [
         ("/srv/runs", None),
-        ("/home/me/runs", "nfs4"),
-        ("/homeless/runs", None),
-        ("/home/me/scratch/runs", None),
+        ("/far/me/runs", "nfs4"),
+        ("/farther/runs", None),
+        ("/far/me/scratch/runs", None),
         ("/work space/runs", "lustre"),
         ("/data/runs", None),
         ("/remote", "fuse.sshfs"),
@@ -126,7 +126,7 @@ def test_how_to_look(tmp_path: Path) -> None:
     ("uri", "line"),
     [
         ("mlruns", r"wanted one that begins with: sqlite, http.*store of files .* has ended"),
-        ("file:///tmp/mlruns", "has ended: it raises since MLflow 3.13"),
+        (f"file://{Path('/tmp/mlruns')}", "has ended: it raises since MLflow 3.13"),
         ("databricks://x", "wanted one that begins with: sqlite, http, https, postgresql, mysql, mssql$"),
         ("sqlite://", "wanted one that begins with"),
         ("sqlite:///:memory:", "names no file, wanted sqlite:///PATH"),

@@ -88,6 +88,12 @@ def test_close_ones_are_not_told_apart_and_more_patients_would_settle_it(tmp_pat
     )
 
 
+def test_names_with_commas_are_told_from_each_other_by_semicolons(tmp_path: Path) -> None:
+    points = [{"model.branch": "up2", "optim.lr": lr} for lr in (0.01, 0.001, 0.0001)]
+    v = swept(tmp_path, points, (0.9, 0.8995, 0.899))
+    assert re.match(r"up2, lr [\d.]+; up2, lr [\d.]+ and up2, lr [\d.]+ \(best first; ", v.answer)
+
+
 def test_equal_configurations_are_never_settled(tmp_path: Path) -> None:
     write_sweep(tmp_path, BRANCHES[:2], CLEAR[:2])
     for k in range(5):

@@ -46,9 +46,9 @@ def able() -> None:
 def sweep(able: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished branch_location: six configurations, three folds each."""
     home = tmp_path_factory.mktemp("home")
-    command = [sys.executable, "cluster/launch.py", "sweep=branch_location", f"runs={home / 'runs'}", *TINY]
+    command = [sys.executable, REPOSITORY / "cluster" / "launch.py", "sweep=branch_location", "runs=runs", *TINY]
     environment = os.environ | {"XDG_DATA_HOME": str(home)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     (home / "runs" / "mlflow.db").unlink()  # the launcher's own mirror: another one is made by those who look
     return home / "runs" / "branch_location"
