@@ -204,7 +204,8 @@ def _limits(rows: Sequence[Row], of: str) -> tuple[float, float]:
     halves = [half for point in shown if math.isfinite(half := (point.high - point.low) / 2)]
     room = max(high - low, 2 * float(np.median(halves)) if halves else 0.0)
     bounds = np.clip([bound for point in shown for bound in (point.low, point.high)], low - room, high + room)
-    low, high = min(low, float(bounds.min())), max(high, float(bounds.max()))
+    low, high = max(0.0, min(low, float(bounds.min()))), max(high, float(bounds.max()))
+    high = min(1.0, high) if of == "dice" else high  # bounds of few patients lie beyond what can be
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 

@@ -2,7 +2,7 @@
 
 `Surface` is the objective in closed form, in Dice, over the space of sweeps/search.yaml. `Trainings` draws what 97
 patients in five folds show of a configuration: how hard each heart is (the same for all configurations), how well a
-configuration takes to a heart, and how well a fold's network came out. `race` plays a sweep with fold racing, event by
+configuration takes to a heart, and how well a fold's network came out. `Race` plays a sweep with fold racing, event by
 event, in the order in which cluster/folds.py and cluster/roster.py would. All is decided by seeds.
 
 Legend: P patient, F fold, E epoch.
