@@ -2,8 +2,9 @@
 
 import json
 import os
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from cluster import mirror as mirroring
 from cluster import watched
 from cluster.folds import mean_over_folds
 from cluster.mirror import Mirror
-from cluster.mirror_writer import Refused
+from cluster.mirror_writer import Part, Refused
 from cluster.mirrored import Sweep
 from cluster.mirrored_tags import fold_hash
 from cluster.stores import database
@@ -318,6 +319,37 @@ def test_two_that_mirror_the_same_folder_double_nothing(folder: Path, uri: str, 
     one.finish()
     other.finish()
     assert contents(uri) == from_nothing(folder, tmp_path)
+
+
+class InThisProcess:
+    """Instead of a pool of processes, whose start takes seconds."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[[Part], None], parts: Sequence[Part]) -> Iterator[None]:
+        for part in parts:
+            made_again = pickle.loads(pickle.dumps(part))
+            yield function(made_again)
+
+    def shutdown(self, *, cancel_futures: bool) -> None:
+        assert cancel_futures
+
+
+def test_a_large_sweep_is_written_side_by_side(
+    folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked.finished(folder, ("bottleneck", "up1", "up2", "up3"))
+    (folder / "results.csv").touch()
+    monkeypatch.setattr(mirroring, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(mirroring, "MANY", 3)
+    monkeypatch.setattr(mirroring, "A_PART", 2)
+    several = Mirror(uri, folder, processes=2)
+    several.refresh(elsewhere=False)
+    assert contents(uri) == from_nothing(folder, tmp_path)
+    with counted(monkeypatch) as calls:
+        several.finish()
+    assert calls == []
 
 
 def test_runs_that_doubled_elsewhere_are_deleted(folder: Path, uri: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 
 MARK = "BRANCHPOINT_SERVED"
 """In the environment of what is started here: by it all that stems from it is found again."""
-START_S, END_S = 120.0, 30.0
+START_S, END_S = 240.0, 30.0
 
 
 class Served:
