@@ -28,10 +28,11 @@ from mlflow.entities import Experiment
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from cluster import mirrored_files, stores, tracking_uris
+from cluster import mirrored_files, mirrored_views, stores, tracking_uris
 from cluster.mirror_writer import PATH_TAG, RUNS_TAG, Known, Part, Writer, beside_others, client_of, told
 from cluster.mirrored import Shown, Sweep
 from data_prep.files import atomic, locked, make_private, write_text
+from sweeps.asked import Asked
 
 FILES_TAG = "branchpoint.files"
 """of a run's artifacts, so that they are sent once"""
@@ -67,12 +68,14 @@ class Mirror:
         """Write what is new in the folder."""
         with self._writing() as sweep:
             if sweep.look():
+                self._write_views(sweep.asked)
                 self._write_all(sweep.runs(), closed=False)
 
     def close(self) -> None:
         """The last look: what is not done is not shown as running."""
         with self._writing(anew=True) as sweep:
             sweep.look()
+            self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
         _settle(self._uri)
 
@@ -80,6 +83,7 @@ class Mirror:
         """As close(), and the artifacts."""
         with self._writing(anew=True) as sweep:
             sweep.look()
+            self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
             self._write_files(sweep)
         _settle(self._uri)
@@ -90,6 +94,7 @@ class Mirror:
         with self._writing() as sweep:
             new, at_work = sweep.look(), sweep.at_work(elsewhere=elsewhere)
             if new or at_work != self._at_work:
+                self._write_views(sweep.asked)
                 self._write_all(sweep.runs(), closed=not at_work)
                 self._write_files(sweep)
                 self._at_work = at_work
@@ -170,6 +175,13 @@ class Mirror:
         return str(found.experiment_id if found else self._writer.client.create_experiment(name, place, KIND_TAG))
 
     # What is written.
+
+    def _write_views(self, asked: Asked) -> None:
+        """What the UI is to show of the experiment, where it is not there or another."""
+        there = self.client.get_experiment(self.experiment).tags
+        for key, value in mirrored_views.experiment_tags(asked).items():
+            if there.get(key) != value:
+                self._writer.client.set_experiment_tag(self.experiment, key, value)
 
     def _write_all(self, runs: Sequence[Shown], *, closed: bool) -> None:
         """Let MLflow have these runs, and no others."""

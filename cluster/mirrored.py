@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster import mirrored_views
 from cluster.mirrored_folds import Configuration, Fold, Series
 from cluster.mirrored_tags import Beside, Data, configuration_tags
 from mtl.runfolder import RunFolder
@@ -76,8 +77,8 @@ class Sweep:
             return []
         common = self._beside.common(self.asked.site)
         made = [self._sweep(folds, common)]
-        for c in self.configurations:
-            made += list(self._configuration(c, common, c.proposed.name in self._grown)) if c.shown else []
+        for number, c in enumerate(self.configurations):
+            made += list(self._configuration(c, number, common)) if c.shown else []
         return made
 
     def at_work(self, *, elsewhere: bool) -> bool:
@@ -124,22 +125,24 @@ class Sweep:
         digests = {c.config["data_digest"] for c in self.configurations if c.config}
         tags = common | {"level": "sweep", "data_digest": ", ".join(sorted(digests))}
         tags |= {"outcome": outcome} if outcome else {}
-        tags |= {NOTE: (self._beside.verdict or self.asked.question)[:LONGEST_NOTE]}
+        # Without the mark of a heading, whose lines MLflow's page sets into each other.
+        tags |= {NOTE: (self._beside.verdict.removeprefix("# ") or self.asked.question)[:LONGEST_NOTE]}
         return Shown(
             self.folder.name, self.folder.name, None, *_span(folds), outcome, params, tags, grown=False, data=data
         )
 
-    def _configuration(self, c: Configuration, common: dict[str, str], grown: bool) -> Iterator[Shown]:
-        """The configuration, and its folds."""
-        path, params = f"{self.folder.name}/{c.proposed.name}", c.params()
+    def _configuration(self, c: Configuration, number: int, common: dict[str, str]) -> Iterator[Shown]:
+        """The configuration, and its folds. Called as in the table: what tells runs apart comes first, since MLflow's
+        lists cut names after a dozen letters."""
+        path, params, grown = f"{self.folder.name}/{c.proposed.name}", c.params(), c.proposed.name in self._grown
         yield Shown(
             path,
-            c.proposed.name,
+            c.proposed.label,
             self.folder.name,
             *_span(c.shown),
             c.outcome,
             params,
-            common | configuration_tags(c),
+            common | configuration_tags(c) | mirrored_views.run_tags(number),
             c.series,
             grown,
             self._beside.data(c),
@@ -147,12 +150,12 @@ class Sweep:
         for fold in c.shown:
             yield Shown(
                 f"{path}/{fold.run.path.name}",
-                f"{c.proposed.name}/{fold.run.path.name}",
+                f"fold {fold.number}, {c.proposed.label}",
                 path,
                 *_span([fold]),
                 fold.outcome,
                 {**params, "fold": str(fold.number)},
-                common | self._beside.fold_tags(c, fold),
+                common | self._beside.fold_tags(c, fold) | mirrored_views.run_tags(number, fold.number),
                 fold.series,
                 grown,
             )

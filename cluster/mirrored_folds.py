@@ -37,7 +37,7 @@ class Series:
     usage: Sequence[Point] = ()
     """what the epochs took of the machine; each comes a little after its epoch"""
     best: Point | None = None
-    """of the best epoch, once all is done"""
+    """of the best epoch, once all is done; at step 0, where MLflow draws bars and not a line of one point"""
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Fold:
         if self.outcome != "DONE" or "best_epoch" not in self.facts:
             return Series(epochs, usage)
         best = {"best_epoch": self.facts["best_epoch"]} | {f"best_{key}": self.facts.get(key) for key in BEST}
-        return Series(epochs, usage, Point(self.facts["best_epoch"], self.last_ms, _numbers(best)))
+        return Series(epochs, usage, Point(0, self.last_ms, _numbers(best)))
 
 
 @contextmanager
@@ -175,7 +175,7 @@ class Configuration:
         for key in BEST:
             mean, sd = mean_sd([facts[key] for facts in told if key in facts])
             values |= {f"best_{key}_mean": mean, f"best_{key}_sd": sd}
-        return Series(epochs, best=Point(len(epochs), max(fold.last_ms for fold in self.folds), _numbers(values)))
+        return Series(epochs, best=Point(0, max(fold.last_ms for fold in self.folds), _numbers(values)))
 
 
 def _with_ratio(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster import executors, stores, tracking, tracking_uris
+from cluster import executors, mirrored_views, stores, tracking, tracking_uris
 
 if TYPE_CHECKING:
     from cluster.mirror import Mirror
@@ -37,7 +37,8 @@ def serve(runs: Path, to: str | None, port: int | None) -> None:
     kept = Kept(runs, uri)
     kept.refresh()
     with server(uri, free) as process:
-        print(f"MLflow UI: http://{HOST}:{free}   (Ctrl-C ends it)", flush=True)
+        print(f"MLflow UI: http://{HOST}:{free}   (Ctrl-C ends it)")
+        print("\n".join(kept.addresses(f"http://{HOST}:{free}")), flush=True)
         while not _has_ended(process, REFRESH_S):
             kept.refresh()
         raise ValueError(f"mlflow server has ended by itself ({process.returncode}); start it again")
@@ -70,6 +71,12 @@ class Kept:
             except Exception as error:
                 why = (str(error).splitlines() or [""])[0]
                 self._tell(f"{folder.name} is not mirrored for now ({type(error).__name__}: {why})")
+
+    def addresses(self, server: str) -> Iterator[str]:
+        """Of each sweep's configurations beside each other; from there `Views` leads on."""
+        for folder, mirror in self._mirrors.items():
+            if mirror.experiment:
+                yield f"{folder.name}: {mirrored_views.address(server, mirror.experiment, mirrored_views.COMPARED)}"
 
     def _tell(self, line: str) -> None:
         if line not in self._told:

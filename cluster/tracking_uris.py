@@ -19,6 +19,7 @@ FILE_STORE = "MLflow's store of files (mlruns, file:) has ended: it raises since
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each run
     # A server that is down may cost seconds, not the minutes of MLflow's own seven tries.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",

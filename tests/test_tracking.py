@@ -84,8 +84,7 @@ def test_what_mlflow_shows(folder: Path, uri: str) -> None:
     assert set(told) == {"sweep", *names, *(f"{name}/fold_{k}" for name in names for k in range(3))}
     sweep, configuration, fold = told["sweep"], told[names[1]], told[f"{names[1]}/fold_1"]
     assert [one["parent"] for one in (sweep, configuration, fold)] == [None, "sweep", names[1]]
-    assert [one["name"] for one in (sweep, configuration)] == ["sweep", up4[0].path.parent.name]
-    assert fold["name"] == f"{configuration['name']}/fold_1"
+    assert [one["name"] for one in (sweep, configuration, fold)] == ["sweep", "up4", "fold 1, up4"]
     assert {one["status"] for one in told.values()} == {"FINISHED"}
     begun, ended = 1767322802000, 1767322820000  # 03:00:10 less 8 s; 03:00:20
     assert {one["times"] for one in told.values()} == {(begun, ended)}
@@ -103,9 +102,9 @@ def test_what_mlflow_shows(folder: Path, uri: str) -> None:
     assert "log_sigma_reg" not in fold["metrics"]
     assert [value for _, value, _ in configuration["metrics"]["dice_val_mean"]] == pytest.approx([0.11, 0.21])
     assert [value for _, value, _ in configuration["metrics"]["dice_val_sd"]] == pytest.approx([0.01, 0.01])
-    assert fold["metrics"]["best_dice_val"] == [(2, pytest.approx(0.21), ended)]
-    assert fold["metrics"]["best_epoch"] == [(2, 2.0, ended)]
-    assert configuration["metrics"]["best_area_mad_mm2_mean"] == [(2, 50.0, ended)]
+    assert fold["metrics"]["best_dice_val"] == [(0, pytest.approx(0.21), ended)]
+    assert fold["metrics"]["best_epoch"] == [(0, 2.0, ended)]
+    assert configuration["metrics"]["best_area_mad_mm2_mean"] == [(0, 50.0, ended)]
 
     assert {one["tags"]["git_commit"] for one in told.values()} == {"abc123"}
     assert fold["tags"]["mlflow.source.git.commit"] == "abc123"

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 Seen = TypeVar("Seen")
 PATIENCE_S = 30.0
 CARD = "experiment-view-compare-runs-card"
+CUT = """(links) => links.filter((link) => link.scrollWidth > link.clientWidth).map((link) => link.innerText)"""
+COLORS = """(drawn) => drawn.map((one) => getComputedStyle(one).fill)"""
 ON_SAME_HEIGHT = """(cells, name) => {
     const box = (element) => element.getBoundingClientRect();
     return cells.filter((cell) => !cell.contains(name) && Math.abs(box(cell).top - box(name.parentElement).top) < 5)
@@ -42,6 +44,12 @@ class Ui:
         self.main.get_by_role("link", name=name, exact=True).click()
         self.page.get_by_role("heading", name="Runs").wait_for()
 
+    def view(self, name: str) -> None:
+        """One of those that the mirror offers. MLflow warns that it is shared."""
+        self.page.get_by_role("button", name="Views").click()
+        self.page.get_by_role("menuitem").filter(has_text=name).click()
+        self.page.get_by_role("button", name=name).wait_for()
+
     # The list of runs.
 
     def row(self, name: str) -> "Locator":
@@ -65,6 +73,11 @@ class Ui:
         links = self.grid.get_by_role("gridcell").get_by_role("link").all()
         tops = {link.inner_text(): (link.bounding_box() or {"y": 0.0})["y"] for link in links}
         return sorted(tops, key=lambda name: tops[name])
+
+    def cut_names(self) -> list[str]:
+        """Those that do not fit into the list."""
+        links = self.grid.get_by_role("gridcell").get_by_role("link")
+        return links.evaluate_all(CUT)
 
     # The page that compares runs: what stands there of each.
 
@@ -99,6 +112,14 @@ class Ui:
         """Whose colours they are, as it stands below the chart."""
         words = self.chart(metric).inner_text().splitlines()
         return [word.removesuffix(f" ({metric})") for word in words if word.endswith(f" ({metric})")]
+
+    def bars(self, metric: str) -> list[str]:
+        """Their colours."""
+        return self.chart(metric).locator(".barlayer .point path").evaluate_all(COLORS)
+
+    def lines(self, metric: str) -> list[str]:
+        """The colours of their first points."""
+        return self.chart(metric).locator(".scatterlayer .points path:first-child").evaluate_all(COLORS)
 
     def points(self, metric: str) -> int:
         """Drawn in a metric's chart, over all its lines."""
