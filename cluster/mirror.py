@@ -13,13 +13,9 @@ away, the next sync() begins by asking it what it has. What several processes mi
 
 import hashlib
 import secrets
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from multiprocessing import get_context
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -28,18 +24,14 @@ from mlflow.entities import Experiment
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from cluster import mirrored_files, mirrored_views, stores, tracking_uris
-from cluster.mirror_writer import PATH_TAG, RUNS_TAG, Known, Part, Writer, beside_others, client_of, told
-from cluster.mirrored import Shown, Sweep
-from data_prep.files import atomic, locked, make_private, write_text
+from cluster import mirrored_files, mirrored_views, sqlite_file, tracking_uris
+from cluster.mirror_writer import Known, Writer, client_of, told
+from cluster.mirrored import KIND_TAG, PATH_TAG, RUNS_TAG, Shown, Sweep
+from data_prep.files import locked, make_private, write_text
 from sweeps.asked import Asked
 
 FILES_TAG = "branchpoint.files"
 """of a run's artifacts, so that they are sent once"""
-KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
-"""of an experiment: the UI asks otherwise whether it is about language models"""
-MANY, A_PART = 20, 5
-"""new configurations from which on several processes write them, so many at a time"""
 WAIT_S = 60.0
 """for another process that is writing the same sweep's mirror"""
 
@@ -47,13 +39,12 @@ WAIT_S = 60.0
 class Mirror:
     """The runs of one sweep folder in one MLflow experiment of the same name."""
 
-    def __init__(self, uri: str, sweep_folder: Path, processes: int = 1) -> None:
-        """processes: that may write side by side where MLflow has little of a large sweep."""
+    def __init__(self, uri: str, sweep_folder: Path) -> None:
         self._uri, self._folder = uri, sweep_folder.resolve()
         self.runs_id = tracking_uris.identity(self._folder.parent)
         self._lock = tracking_uris.home() / "locks" / self._key()
         self._token = secrets.token_hex(8)
-        self.client, self._processes = client_of(uri), processes
+        self.client = client_of(uri)
         self._sweep: Sweep | None = None
         self._at_work: bool | None = None
         self._last = ""
@@ -77,7 +68,7 @@ class Mirror:
             sweep.look()
             self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
-        _settle(self._uri)
+        sqlite_file.settle(self._uri)
 
     def finish(self) -> None:
         """As close(), and the artifacts."""
@@ -86,7 +77,7 @@ class Mirror:
             self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
             self._write_files(sweep)
-        _settle(self._uri)
+        sqlite_file.settle(self._uri)
 
     def refresh(self, *, elsewhere: bool) -> bool:
         """For who looks on: what is new, as sync() where somebody is at work, else as finish(); whether anything was.
@@ -99,7 +90,7 @@ class Mirror:
                 self._write_files(sweep)
                 self._at_work = at_work
         if new:
-            _settle(self._uri)
+            sqlite_file.settle(self._uri)
         return new
 
     @property
@@ -162,7 +153,7 @@ class Mirror:
 
     def _experiment_id(self) -> str:
         """Of the sweep's name; made if it is not there, brought back if it was deleted."""
-        name, place = self._folder.name, _artifacts(self._uri)
+        name, place = self._folder.name, sqlite_file.artifacts(self._uri)
         found = self.client.get_experiment_by_name(name)
         if found and found.lifecycle_stage != "active":
             self._writer.client.restore_experiment(found.experiment_id)
@@ -185,30 +176,10 @@ class Mirror:
 
     def _write_all(self, runs: Sequence[Shown], *, closed: bool) -> None:
         """Let MLflow have these runs, and no others."""
-        written = self._side_by_side(runs, closed=closed)
         for shown in runs:
-            is_written = shown.path in written or shown.parent in written
-            self._writer.write(replace(shown, grown=False) if is_written else shown, closed=closed)
+            self._writer.write(shown, closed=closed)
         for path in set(self._writer.known) - {shown.path for shown in runs}:
             self._writer.client.delete_run(self._writer.known.pop(path).id)
-
-    def _side_by_side(self, runs: Sequence[Shown], *, closed: bool) -> set[str]:
-        """Where there are many new configurations, several processes write them; their paths."""
-        new = [one.path for one in runs if one.parent == self._folder.name and one.path not in self._writer.known]
-        if self._processes < 2 or len(new) < MANY:
-            return set()
-        self._writer.write(runs[0], closed=closed)
-        parent = self.run_id(self._folder.name)
-        parts = [frozenset(path.rpartition("/")[2] for path in new[n : n + A_PART]) for n in range(0, len(new), A_PART)]
-        common = (self._uri, self._folder, self.experiment, self.runs_id, parent)
-        pool = ProcessPoolExecutor(self._processes, get_context("spawn"), beside_others)
-        try:
-            for _ in pool.map(Part.write, [Part(*common, names, closed) for names in parts]):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self._ask()
-        return set(new)
 
     def _write_files(self, sweep: Sweep) -> None:
         """Each run's artifacts, once; those that it has not any more are removed."""
@@ -227,34 +198,10 @@ class Mirror:
 
 
 def create_database(uri: str) -> None:
-    """A new sqlite database appears when all its tables are in it: killed in between, MLflow could not mend it."""
-    path = _own_file(uri)
-    if path is None or (path.exists() and path.stat().st_size):
-        return
-    make_private(path.absolute().parent)
-    for left_over in ("-wal", "-shm", "-journal"):  # of one that was deleted: sqlite would mix them into this one
-        path.with_name(path.name + left_over).unlink(missing_ok=True)
-    with atomic(path) as temporary:
-        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA journal_mode=WAL")  # who reads need not wait, and a write waits for the disk once
-
-
-def _settle(uri: str) -> None:
-    """All that was written is in the sqlite file itself, not in the one beside it: somebody may copy or delete it."""
-    if path := _own_file(uri):
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _own_file(uri: str) -> Path | None:
-    """The file of a sqlite address without options."""
-    return stores.database(uri) if uri.startswith("sqlite:///") and "?" not in uri else None
-
-
-def _artifacts(uri: str) -> str | None:
-    """Where artifacts lie: beside a sqlite file; None: where the server wants them."""
-    return (stores.database(uri).absolute().parent / "mlartifacts").as_uri() if uri.startswith("sqlite") else None
+    """MLflow's tables in a new sqlite file."""
+    path = sqlite_file.own(uri)
+    if path and sqlite_file.is_missing(path):
+        sqlite_file.make(path, lambda temporary: MlflowClient(f"sqlite:///{temporary}").search_experiments())
 
 
 def _is_gone(experiment: Experiment, place: str) -> bool:

@@ -2,27 +2,22 @@
 
 import json
 import logging
-import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy import Engine, event
 
 from cluster import tracking_uris
-from cluster.mirrored import Shown, Sweep
+from cluster.mirrored import Shown
 from cluster.mirrored_folds import Point, Series
 from cluster.mirrored_tags import TAKEN_BACK, Data
 
-PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
-"""Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""
 LARGEST_BATCH = 1000
 """metrics, params and tags that MLflow takes at once"""
 
@@ -116,9 +111,7 @@ class Writer:
         if known and not known.agrees(shown, series):
             self.client.delete_run(self.known.pop(shown.path).id)
             known, series = None, shown.series()
-        tags = {PATH_TAG: shown.path, RUNS_TAG: self.runs_id, **shown.tags}
-        if shown.parent:
-            tags[MLFLOW_PARENT_RUN_ID] = self.known[shown.parent].id
+        tags = shown.all_tags(self.runs_id, self.known[shown.parent].id if shown.parent else None)
         if known is None:
             run = self.client.create_run(self.experiment, shown.start_ms, tags, shown.name)
             known = self.known[shown.path] = Known(run)
@@ -161,34 +154,6 @@ class Writer:
             self.client.set_terminated(known.id, status=status, end_time=end_ms)
             known.end_ms = end_ms
         known.status = status
-
-
-@dataclass(frozen=True)
-class Part:
-    """Configurations that a process of its own writes, none of which MLflow has yet."""
-
-    uri: str
-    folder: Path
-    experiment: str
-    runs_id: str
-    sweep_run: str
-    """id of the run that they stand below"""
-    names: frozenset[str]
-    closed: bool
-
-    def write(self) -> None:
-        client, sweep = client_of(self.uri), Sweep(self.folder, self.names)
-        sweep.look()
-        with told(self.uri):
-            known = {self.folder.name: Known(client.get_run(self.sweep_run))}
-            writer = Writer(client, self.experiment, self.runs_id, lambda: None, known)
-            for shown in sweep.runs()[1:]:
-                writer.write(shown, closed=self.closed)
-
-
-def beside_others() -> None:
-    """A process that writes parts: who started it says when it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _dataset(data: Data) -> DatasetInput:

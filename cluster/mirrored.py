@@ -7,7 +7,7 @@ ran and one that is made from nothing afterwards are the same. No mlflow here.
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,11 @@ from mtl.runfolder import RunFolder
 from sweeps import asked
 from sweeps.asked import Asked, Proposed
 
+PATH_TAG, RUNS_TAG = "branchpoint.path", "branchpoint.runs"
+"""Where a run's folder lies below runs/, and which runs/ that is: by these the mirror knows it again."""
+PARENT_TAG = "mlflow.parentRunId"
+KIND_TAG = {"mlflow.experimentKind": "custom_model_development"}
+"""of an experiment: the UI asks otherwise whether it is about language models"""
 NOTE, LONGEST_NOTE = "mlflow.note.content", 7900
 """A run's description in the UI, in Markdown; and letters that MLflow takes of a tag."""
 STATUS = {"DONE": "FINISHED", "STOPPED": "FINISHED", "FAILED": "FAILED"}
@@ -51,13 +56,17 @@ class Shown:
         """MLflow's word. closed: nobody is at work any more."""
         return STATUS.get(self.outcome or "", "KILLED" if closed else "RUNNING")
 
+    def all_tags(self, runs_id: str, parent_id: str | None) -> dict[str, str]:
+        """With those by which it is known again, and the one that puts it below its parent."""
+        below = {PARENT_TAG: parent_id} if parent_id else {}
+        return {PATH_TAG: self.path, RUNS_TAG: runs_id, **self.tags, **below}
+
 
 class Sweep:
     """A sweep's folder, looked at again and again."""
 
-    def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
-        """names: of the configurations that are looked at; None: all."""
-        self.folder, self._names = folder, names
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.configurations: list[Configuration] = []
         self.asked = Asked(folder.name)
         self._beside = Beside(folder)
@@ -100,7 +109,7 @@ class Sweep:
             return False
         self.asked, self._seen = asked.read(self.folder), seen
         known = {(c.proposed.name, len(c.folds)): c for c in self.configurations}
-        wanted = [one for one in self.asked.configurations if self._names is None or one.name in self._names]
+        wanted = self.asked.configurations
         self.configurations = [known.get((one.name, self.asked.folds)) or self._new(one) for one in wanted]
         return True
 

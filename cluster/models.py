@@ -29,7 +29,7 @@ from mlflow.types import Schema, TensorSpec
 
 from cluster import tracking, tracking_uris
 from cluster.mirror import Mirror
-from cluster.mirror_writer import PATH_TAG, RUNS_TAG
+from cluster.mirrored import PATH_TAG, RUNS_TAG
 from data_prep.files import Locked
 from mtl import deploy
 from mtl.config import flat

@@ -15,12 +15,9 @@ import signal
 import sys
 from pathlib import Path
 
-from cluster import executors, tracking_uris
+from cluster import mirror_bulk, tracking_uris
 from data_prep.files import Locked
 from sweeps import asked
-
-PROCESSES = 4
-"""that write a large sweep side by side, at most: a database takes one at a time"""
 
 
 def sweep_folders(runs: Path) -> list[Path]:
@@ -56,11 +53,12 @@ def mirror(runs: Path, to: str | None) -> None:
     folders = sweep_folders(runs)
     uri = to or tracking_uris.default(folders[0].parent)
     tracking_uris.check(uri)
+    mirror_bulk.fill(uri, folders)
     from cluster.mirror import Mirror
 
-    gc.freeze()  # MLflow's million objects need not be looked through again and again: a third of the time
+    gc.freeze()  # MLflow's million objects need not be looked through again and again
     for folder in folders:
-        one = Mirror(uri, folder, min(executors.cores(), PROCESSES))
+        one = Mirror(uri, folder)
         one.refresh(elsewhere=False)
         print(f"{folder.name}: {one.runs} runs", flush=True)
     print(f"MLflow: {tracking_uris.how_to_look(uri)}")

@@ -179,4 +179,5 @@ def test_slots_are_filled_as_by_list_scheduling(scratch: Path, tmp_path: Path) -
     assert len(facts) == 30
     took = max(told["end"] for told in facts) - facts[0]["begin"]
     bound = list_scheduling([told["end"] - told["begin"] for told in facts], place.slots)
-    assert took <= 1.05 * bound
+    print(f"makespan {took / bound:.3f} of list scheduling's")  # 1.05 is held by simulation (test_roster.py)
+    assert took <= 1.6 * bound  # a batch that waited for its slowest would take over 2 times as long, on a busy machine

@@ -2,9 +2,8 @@
 
 import json
 import os
-import pickle
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cluster import mirror as mirroring
-from cluster import watched
+from cluster import mirror_bulk, watched
 from cluster.folds import mean_over_folds
 from cluster.mirror import Mirror
-from cluster.mirror_writer import Part, Refused
+from cluster.mirror_writer import Refused
 from cluster.mirrored import Sweep
 from cluster.mirrored_tags import fold_hash
 from cluster.stores import database
@@ -320,35 +319,33 @@ def test_two_that_mirror_the_same_folder_double_nothing(folder: Path, uri: str, 
     assert contents(uri) == from_nothing(folder, tmp_path)
 
 
-class InThisProcess:
-    """Instead of a pool of processes, whose start takes seconds."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def map(self, function: Callable[[Part], None], parts: Sequence[Part]) -> Iterator[None]:
-        for part in parts:
-            made_again = pickle.loads(pickle.dumps(part))
-            yield function(made_again)
-
-    def shutdown(self, *, cancel_futures: bool) -> None:
-        assert cancel_futures
-
-
-def test_a_large_sweep_is_written_side_by_side(
-    folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracked.finished(folder, ("bottleneck", "up1", "up2", "up3"))
-    (folder / "results.csv").touch()
-    monkeypatch.setattr(mirroring, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(mirroring, "MANY", 3)
-    monkeypatch.setattr(mirroring, "A_PART", 2)
-    several = Mirror(uri, folder, processes=2)
-    several.refresh(elsewhere=False)
-    assert contents(uri) == from_nothing(folder, tmp_path)
+def test_many_runs_into_a_new_file_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What MLflow's migration makes is what its own calls make, but for the data and the artifacts, which are added."""
+    ((run, *_), _, (other, *_)) = tracked.finished(folder, ("up1", "up2", "up3"))
+    run.write_usage(1, {"cores": 1.0, "memory_gb": float("nan")})
+    other.finish("FAILED", "no more")
+    (folder / "verdict.md").write_text("# The answer\n\nup2: it is.\n")
+    monkeypatch.setattr(mirror_bulk, "MANY", 10)
+    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    mirror_bulk.fill(uri, [folder])
     with counted(monkeypatch) as calls:
-        several.finish()
-    assert calls == []
+        Mirror(uri, folder).finish()
+    assert set(calls) == {"log_inputs", "log_batch"}
+    assert contents(uri) == from_nothing(folder, tmp_path)
+    assert (tmp_path / "new" / "mlflow.db-wal").stat().st_size == 0  # all of it is in the file itself
+    before = database(uri).stat().st_mtime_ns
+    mirror_bulk.fill(uri, [folder])
+    assert database(uri).stat().st_mtime_ns == before
+
+
+def test_without_mlflows_migration_it_goes_the_usual_way(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked.finished(folder)
+    monkeypatch.setattr(mirror_bulk, "MANY", 1)
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    mirror_bulk.fill(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", [folder])
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_runs_that_doubled_elsewhere_are_deleted(folder: Path, uri: str, tmp_path: Path) -> None:
@@ -474,7 +471,7 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(mirroring, "MlflowClient", make_some)
     with pytest.raises(KeyboardInterrupt):
         mirroring.create_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*mlflow.db*")) == list(tmp_path.glob(".*mlflow.db*")) == []
 
 
 def test_what_is_damaged_is_named(folder: Path, uri: str) -> None:

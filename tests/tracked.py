@@ -121,7 +121,8 @@ def contents(uri: str, sweep: str = "sweep", runs: Path | None = None) -> dict[s
 def _told(run: Any, paths: dict[str, str], points: dict[str, list[Any]], home: Path) -> dict[str, Any]:
     tags = dict(run.data.tags)
     parent = paths.get(tags.pop("mlflow.parentRunId", ""))
-    assert {key: history[-1][1] for key, history in points.items()} == run.data.metrics
+    last = {key: history[-1][1] for key, history in points.items()}
+    assert last == {key: None if value != value else value for key, value in run.data.metrics.items()}
     return {
         "name": run.info.run_name,
         "parent": parent,
@@ -136,10 +137,13 @@ def _told(run: Any, paths: dict[str, str], points: dict[str, list[Any]], home: P
 
 
 def _points(uri: str) -> dict[str, dict[str, list[Any]]]:
-    """Run -> metric -> (step, value, time in ms), in their order. From the file: MLflow is asked metric by metric."""
+    """Run -> metric -> (step, value, time in ms), in their order; None for NaN. From the file: MLflow would have to be
+    asked metric by metric."""
+    value = "CASE WHEN is_nan THEN NULL ELSE value END"
     made: dict[str, dict[str, list[Any]]] = {}
     with closing(sqlite3.connect(database_file(uri))) as file:
-        for run, key, *point in file.execute("SELECT run_uuid, key, step, value, timestamp FROM metrics ORDER BY step"):
+        query = f"SELECT run_uuid, key, step, {value}, timestamp FROM metrics ORDER BY step"
+        for run, key, *point in file.execute(query):
             made.setdefault(run, {}).setdefault(key, []).append(tuple(point))
     return made
 
