@@ -202,7 +202,6 @@ SWEEPS = int(os.environ.get("BRANCHPOINT_SWEEPS", 500))
 ALL = "BRANCHPOINT_SWEEPS" in os.environ
 QUICK = [
     (8, "all equal"),
-    (8, "all equal, large training noise"),
     (8, "all equal, unequal noise"),
     (8, "all equal, a rival 3 times as noisy"),
     (8, "apart, bad ones noisier"),
