@@ -15,7 +15,10 @@ import hashlib
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -25,13 +28,15 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.tracking import MlflowClient
 
 from cluster import mirrored_files, mirrored_views, sqlite_file, tracking_uris
-from cluster.mirror_writer import Known, Writer, client_of, told
+from cluster.mirror_writer import Known, Part, Writer, beside_others, client_of, told
 from cluster.mirrored import KIND_TAG, PATH_TAG, RUNS_TAG, Shown, Sweep
 from data_prep.files import locked, make_private, write_text
 from sweeps.asked import Asked
 
 FILES_TAG = "branchpoint.files"
 """of a run's artifacts, so that they are sent once"""
+MANY, A_PART = 20, 5
+"""new configurations from which on several processes write them, so many at a time"""
 WAIT_S = 60.0
 """for another process that is writing the same sweep's mirror"""
 
@@ -39,12 +44,13 @@ WAIT_S = 60.0
 class Mirror:
     """The runs of one sweep folder in one MLflow experiment of the same name."""
 
-    def __init__(self, uri: str, sweep_folder: Path) -> None:
+    def __init__(self, uri: str, sweep_folder: Path, processes: int = 1) -> None:
+        """processes: that may write side by side where MLflow has little of a large sweep."""
         self._uri, self._folder = uri, sweep_folder.resolve()
         self.runs_id = tracking_uris.identity(self._folder.parent)
         self._lock = tracking_uris.home() / "locks" / self._key()
         self._token = secrets.token_hex(8)
-        self.client = client_of(uri)
+        self.client, self._processes = client_of(uri), processes
         self._sweep: Sweep | None = None
         self._at_work: bool | None = None
         self._last = ""
@@ -176,10 +182,29 @@ class Mirror:
 
     def _write_all(self, runs: Sequence[Shown], *, closed: bool) -> None:
         """Let MLflow have these runs, and no others."""
+        written = self._side_by_side(runs, closed=closed)
         for shown in runs:
-            self._writer.write(shown, closed=closed)
+            is_written = shown.path in written or shown.parent in written
+            self._writer.write(replace(shown, grown=False) if is_written else shown, closed=closed)
         for path in set(self._writer.known) - {shown.path for shown in runs}:
             self._writer.client.delete_run(self._writer.known.pop(path).id)
+
+    def _side_by_side(self, runs: Sequence[Shown], *, closed: bool) -> set[str]:
+        """Where there are many new configurations, several processes write them; their paths."""
+        new = [one.path for one in runs if one.parent == self._folder.name and one.path not in self._writer.known]
+        if self._processes < 2 or len(new) < MANY:
+            return set()
+        self._writer.write(runs[0], closed=closed)
+        parent = self.run_id(self._folder.name)
+        parts = [frozenset(path.rpartition("/")[2] for path in new[n : n + A_PART]) for n in range(0, len(new), A_PART)]
+        common = (self._uri, self._folder, self.experiment, self.runs_id, parent)
+        pool = ProcessPoolExecutor(self._processes, get_context("spawn"), beside_others)
+        try:
+            for known in pool.map(Part.write, [Part(*common, names, closed) for names in parts]):
+                self._writer.known |= known
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return set(new)
 
     def _write_files(self, sweep: Sweep) -> None:
         """Each run's artifacts, once; those that it has not any more are removed."""
@@ -188,8 +213,7 @@ class Mirror:
                 known, digest = self._writer.known[path], mirrored_files.digest(files)
                 if known.tags.get(FILES_TAG, mirrored_files.NONE) == digest:
                     continue
-                run = self.client.get_run(known.id)
-                there = get_artifact_repository(run.info.artifact_uri, tracking_uri=self._uri)
+                there = get_artifact_repository(known.artifacts, tracking_uri=self._uri)
                 if FILES_TAG in known.tags:
                     there.delete_artifacts()
                 for name, file in files.items():

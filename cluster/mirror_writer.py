@@ -1,11 +1,14 @@
 """One run of the mirror: what MLflow has of it, and the calls that bring it to what its folder says."""
 
+import gc
 import json
 import logging
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -14,7 +17,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy import Engine, event
 
 from cluster import tracking_uris
-from cluster.mirrored import Shown
+from cluster.mirrored import Shown, Sweep
 from cluster.mirrored_folds import Point, Series
 from cluster.mirrored_tags import TAKEN_BACK, Data
 
@@ -47,11 +50,13 @@ def client_of(uri: str) -> MlflowClient:
 
 def _wait_less(connection: Any, _: object) -> None:
     """A sqlite file that this project has made (WAL) stays whole without waiting for the disk at every write; what a
-    power cut takes of the last ones is written again."""
+    power cut takes of the last ones is written again. Of a large one 64 MB are kept in memory."""
     if isinstance(connection, sqlite3.Connection):
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
         if mode == "wal":
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA cache_size=-65536")
+            connection.execute("PRAGMA wal_autocheckpoint=20000")
 
 
 class Known:
@@ -59,7 +64,7 @@ class Known:
 
     def __init__(self, run: Run) -> None:
         self.id: str = run.info.run_id
-        self.start_ms = run.info.start_time
+        self.start_ms, self.artifacts = run.info.start_time, run.info.artifact_uri
         self.status, self.end_ms = run.info.status, run.info.end_time
         self.params, self.tags = dict(run.data.params), dict(run.data.tags)
         self.latest = {metric.key: (metric.step, metric.timestamp) for metric in run.to_proto().data.metrics}
@@ -154,6 +159,37 @@ class Writer:
             self.client.set_terminated(known.id, status=status, end_time=end_ms)
             known.end_ms = end_ms
         known.status = status
+
+
+@dataclass(frozen=True)
+class Part:
+    """Configurations that a process of its own writes, none of which MLflow has yet."""
+
+    uri: str
+    folder: Path
+    experiment: str
+    runs_id: str
+    sweep_run: str
+    """id of the run that they stand below"""
+    names: frozenset[str]
+    closed: bool
+
+    def write(self) -> dict[str, Known]:
+        """Let MLflow have them; what it has then, the sweep's run included."""
+        client, sweep = client_of(self.uri), Sweep(self.folder, self.names)
+        sweep.look()
+        with told(self.uri):
+            known = {self.folder.name: Known(client.get_run(self.sweep_run))}
+            writer = Writer(client, self.experiment, self.runs_id, lambda: None, known)
+            for shown in sweep.runs()[1:]:
+                writer.write(shown, closed=self.closed)
+        return known
+
+
+def beside_others() -> None:
+    """A process that writes parts: who started it says when it ends."""
+    gc.freeze()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _dataset(data: Data) -> DatasetInput:

@@ -7,7 +7,7 @@ ran and one that is made from nothing afterwards are the same. No mlflow here.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,9 @@ class Shown:
 class Sweep:
     """A sweep's folder, looked at again and again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, names: Collection[str] | None = None) -> None:
+        """names: of the configurations that are looked at, the others have not begun; None: all."""
+        self.folder, self._names = folder, names
         self.configurations: list[Configuration] = []
         self.asked = Asked(folder.name)
         self._beside = Beside(folder)
@@ -76,7 +77,8 @@ class Sweep:
     def look(self) -> bool:
         """Read what is new; whether anything is. ValueError names a file that is damaged."""
         new = [self._read_asked(), self._beside.look()]
-        self._grown = {c.proposed.name for c in self.configurations if c.look()}
+        some = [c for c in self.configurations if self._names is None or c.proposed.name in self._names]
+        self._grown = {c.proposed.name for c in some if c.look()}
         return any(new) or bool(self._grown)
 
     def runs(self) -> list[Shown]:

@@ -19,8 +19,8 @@ from mtl.results import Areas, Trained, Volumes
 
 FILES = ("results.csv", "verdict.json", "verdict.md", "verdict/*.png", "report/report.html", "report/tables.md")
 """of a sweep's folder, where they are there"""
-ON_A_PAGE, PAGES = 8, 2
-"""configurations in a figure of the weights; of more than fit, the best are drawn"""
+DRAWN = 8
+"""configurations whose weights are drawn; of more the best"""
 
 
 def of(sweep: Sweep, scratch: Path) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -49,7 +49,7 @@ NONE = digest({})
 
 
 def _trajectories(configurations: Sequence[Configuration], scratch: Path) -> Iterator[tuple[str, Path]]:
-    """The learned weights by epoch: one figure, or several where one page does not hold them."""
+    """The learned weights by epoch."""
     learned = [c for c in configurations if _learned(c)]
     if not learned:
         return
@@ -57,17 +57,15 @@ def _trajectories(configurations: Sequence[Configuration], scratch: Path) -> Ite
 
     from mtl import figure_training, figures
 
-    if len(learned) > ON_A_PAGE * PAGES:
-        learned = sorted(learned, key=_score, reverse=True)[: ON_A_PAGE * PAGES]
-    pages = [learned[begin : begin + ON_A_PAGE] for begin in range(0, len(learned), ON_A_PAGE)]
-    for number, page in enumerate(pages, start=1):
-        figure = figure_training.trajectories([_trained(c) for c in page])
-        path = scratch / f"sigmas_by_epoch{f'_{number}' if len(pages) > 1 else ''}.png"
-        if figure is not None:
-            dpi, metadata = figures.FORMATS["png"]
-            FigureCanvasAgg(figure)
-            figure.savefig(path, dpi=dpi, metadata=metadata)
-            yield path.name, path
+    if len(learned) > DRAWN:
+        learned = sorted(learned, key=_score, reverse=True)[:DRAWN]
+    figure = figure_training.trajectories([_trained(c) for c in learned])
+    path = scratch / "sigmas_by_epoch.png"
+    if figure is not None:
+        dpi, metadata = figures.FORMATS["png"]
+        FigureCanvasAgg(figure)
+        figure.savefig(path, dpi=dpi, metadata=metadata)
+        yield path.name, path
 
 
 def _learned(c: Configuration) -> bool:

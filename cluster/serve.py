@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster import mirror_bulk, mirrored_views, stores, tracking, tracking_uris
+from cluster import mirrored_views, stores, tracking, tracking_uris
 
 if TYPE_CHECKING:
     from cluster.mirror import Mirror
@@ -34,7 +34,6 @@ def serve(runs: Path, to: str | None, port: int | None) -> None:
         raise ValueError(f"--to {uri}: is a server already; mirror into it: python -m cluster.tracking mirror")
     tracking_uris.check(uri)
     free = _port(port)
-    mirror_bulk.fill(uri, folders)
     kept = Kept(runs, uri)
     kept.refresh()
     with server(uri, free) as process:
@@ -63,7 +62,7 @@ class Kept:
             return self._tell(str(error))
         for folder in folders:
             try:
-                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder)
+                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder, tracking.processes())
                 self._mirrors[folder] = mirror
                 if mirror.refresh(elsewhere=True):
                     print(f"{time.strftime('%H:%M:%S')} {folder.name}: {mirror.runs} runs", flush=True)

@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from cluster import mirror_bulk, tracking_uris
+from cluster import executors, tracking_uris
 from data_prep.files import Locked
 from sweeps import asked
 
@@ -48,17 +48,21 @@ def _is_sweep(folder: Path) -> bool:
     return (folder / asked.NAME).is_file() or any(folder.glob("*/fold_*"))
 
 
+def processes() -> int:
+    """That write a large sweep side by side: a database takes one at a time, so more do not help."""
+    return min(executors.cores(), 3)
+
+
 def mirror(runs: Path, to: str | None) -> None:
     """Let MLflow have every sweep in `runs`, as it stands in its folder now."""
     folders = sweep_folders(runs)
     uri = to or tracking_uris.default(folders[0].parent)
     tracking_uris.check(uri)
-    mirror_bulk.fill(uri, folders)
     from cluster.mirror import Mirror
 
     gc.freeze()  # MLflow's million objects need not be looked through again and again
     for folder in folders:
-        one = Mirror(uri, folder)
+        one = Mirror(uri, folder, processes())
         one.refresh(elsewhere=False)
         print(f"{folder.name}: {one.runs} runs", flush=True)
     print(f"MLflow: {tracking_uris.how_to_look(uri)}")

@@ -2,8 +2,10 @@
 
 import json
 import os
+import pickle
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from cluster import mirror as mirroring
-from cluster import mirror_bulk, watched
+from cluster import tracking, watched
 from cluster.folds import mean_over_folds
 from cluster.mirror import Mirror
-from cluster.mirror_writer import Refused
+from cluster.mirror_writer import Part, Refused
 from cluster.mirrored import Sweep
 from cluster.mirrored_tags import fold_hash
 from cluster.stores import database
@@ -26,6 +28,7 @@ from data_prep.files import locked
 from mtl.config import Model, flat
 from mtl.runfolder import RunFolder
 from tests import tracked
+from tests.benchmarks import mirroring as benchmark
 from tests.tracked import CONFIG, contents, done, record, train
 
 
@@ -319,33 +322,34 @@ def test_two_that_mirror_the_same_folder_double_nothing(folder: Path, uri: str, 
     assert contents(uri) == from_nothing(folder, tmp_path)
 
 
-def test_many_runs_into_a_new_file_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What MLflow's migration makes is what its own calls make, but for the data and the artifacts, which are added."""
-    ((run, *_), _, (other, *_)) = tracked.finished(folder, ("up1", "up2", "up3"))
-    run.write_usage(1, {"cores": 1.0, "memory_gb": float("nan")})
-    other.finish("FAILED", "no more")
-    (folder / "verdict.md").write_text("# The answer\n\nup2: it is.\n")
-    monkeypatch.setattr(mirror_bulk, "MANY", 10)
-    uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    mirror_bulk.fill(uri, [folder])
-    with counted(monkeypatch) as calls:
-        Mirror(uri, folder).finish()
-    assert set(calls) == {"log_inputs", "log_batch"}
-    assert contents(uri) == from_nothing(folder, tmp_path)
-    assert (tmp_path / "new" / "mlflow.db-wal").stat().st_size == 0  # all of it is in the file itself
-    before = database(uri).stat().st_mtime_ns
-    mirror_bulk.fill(uri, [folder])
-    assert database(uri).stat().st_mtime_ns == before
+class InThisProcess:
+    """Instead of a pool of processes, whose start takes seconds."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[[Part], Any], parts: Sequence[Part]) -> Iterator[Any]:
+        for part in parts:
+            yield pickle.loads(pickle.dumps(function(pickle.loads(pickle.dumps(part)))))
+
+    def shutdown(self, *, cancel_futures: bool) -> None:
+        assert cancel_futures
 
 
-def test_without_mlflows_migration_it_goes_the_usual_way(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_large_sweep_is_written_side_by_side(
+    folder: Path, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracked.finished(folder)
-    monkeypatch.setattr(mirror_bulk, "MANY", 1)
-    monkeypatch.setattr("sys.executable", shutil.which("false"))
-    mirror_bulk.fill(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}", [folder])
-    assert list((tmp_path / "new").iterdir()) == []
+    tracked.finished(folder, ("bottleneck", "up1", "up2", "up3"))
+    (folder / "results.csv").touch()
+    monkeypatch.setattr(mirroring, "ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(mirroring, "MANY", 3)
+    monkeypatch.setattr(mirroring, "A_PART", 2)
+    several = Mirror(uri, folder, processes=2)
+    several.refresh(elsewhere=False)
+    assert contents(uri) == from_nothing(folder, tmp_path)
+    with counted(monkeypatch) as calls:
+        several.finish()
+    assert calls == []
 
 
 def test_runs_that_doubled_elsewhere_are_deleted(folder: Path, uri: str, tmp_path: Path) -> None:
@@ -472,6 +476,19 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         mirroring.create_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert list(tmp_path.glob("*mlflow.db*")) == list(tmp_path.glob(".*mlflow.db*")) == []
+
+
+def test_the_mirror_is_measured_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(uri: str) -> None:
+        shutil.copy(database(tracked.database(database(uri).parent / "made")), database(uri))
+
+    monkeypatch.setattr(mirroring, "create_database", make)
+    monkeypatch.setattr(benchmark, "create_database", make)
+    monkeypatch.setattr(benchmark, "alone", tracking.mirror)
+    row = benchmark.run(configurations=1, folds=3, epochs=2, sample=1)
+    assert re.search(
+        r"mirroring 1 x 3 folds x 2 epochs x 15 metrics .*; ratio [\d.]+ to a loop .* nothing is new \d+ ms", row
+    )
 
 
 def test_what_is_damaged_is_named(folder: Path, uri: str) -> None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -22,6 +23,8 @@ from sweeps.asked import Asked, Proposed
 
 MEASURED = tuple(f"measured_{n}" for n in range(7))
 """beside epoch, Dice, seconds, what is learned of the weights (4) and their ratio: 15 metrics"""
+
+BEGUN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def run(configurations: int, folds: int, epochs: int, sample: int) -> str:
@@ -64,17 +67,18 @@ def _make(folder: Path, configurations: int, folds: int, epochs: int) -> Path:
         for k in range(folds):
             fold = RunFolder(folder / proposed[-1].name / f"fold_{k}")
             fold.prepare(fold_dict(asdict(config), k))
-            fold.write_epochs([_record(epoch, c + 0.1 * k) for epoch in range(1, epochs + 1)])
+            begun = BEGUN + timedelta(minutes=c * epochs, milliseconds=k)  # one configuration after the other
+            fold.write_epochs([_record(epoch, c + 0.1 * k, begun) for epoch in range(1, epochs + 1)])
             fold.finish("DONE", "all epochs trained", best_epoch=1, dice_val=0.8, area_mad_mm2=300.0, patients=10)
     space = {"optim.lr": [one.point["optim.lr"] for one in proposed]}
     Asked("sweep", "How fast?", space, folds=folds, configurations=tuple(proposed)).write(folder)
     return folder
 
 
-def _record(epoch: int, value: float) -> dict[str, object]:
+def _record(epoch: int, value: float, begun: datetime) -> dict[str, object]:
     numbers = {name: value + epoch / (n + 3) for n, name in enumerate(MEASURED)}
     learned = {"weight_seg": 1.0 + epoch, "weight_reg": 2.0, "log_sigma2_seg": -0.1 * epoch, "log_sigma_reg": 5.0}
-    time_utc = f"2026-11-24T{12 + epoch // 60:02}:{epoch % 60:02}:00.000+00:00"
+    time_utc = (begun + timedelta(minutes=epoch)).isoformat(timespec="milliseconds")
     return {"epoch": epoch, "time_utc": time_utc, **numbers, **learned, "dice_val": 0.5, "seconds": 60.0}
 
 
