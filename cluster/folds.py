@@ -100,9 +100,10 @@ def _out_of_race(configuration: Configuration) -> str | None:
     """Why the folds that are left need not be trained, if so."""
     folder, folds = configuration.folder, len(configuration.runs)
     others = [folder.parent / one.name for one in asked.read(folder.parent).configurations if one.name != folder.name]
-    scores = [racing.read_scores(other, folds, configuration.metric) for other in others]
+    found = {other.name: racing.read_scores(other, folds, configuration.metric) for other in others}
+    scores = {name: of_one for name, of_one in found.items() if of_one}
     mine = racing.read_scores(folder, folds, configuration.metric)
-    return racing.out_of_race(mine, [one for one in scores if one], folds, configuration.confidence)
+    return racing.out_of_race(mine, list(scores.values()), folds, configuration.confidence, list(scores))
 
 
 def stop(configuration: Configuration, why: str, rule: str) -> None:

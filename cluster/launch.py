@@ -232,7 +232,7 @@ def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
     """Search: the configurations that are not done yet, and those that are still to be proposed."""
     store, ways = task.store, task.settings.sweep
     epochs = task.settings.train.epochs
-    first = ways.asha_first or max(1, epochs // 10)
+    first = ways.asha_first or max(1, epochs // 5)
     asha = search.Asha(ways.metric, epochs, first, ways.asha_factor) if ways.asha else None
     with places.opened(task) as room:
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace

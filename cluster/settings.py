@@ -104,7 +104,7 @@ class Sweep:
     asha: bool = False
     """stop configurations early, whole, whose mean over folds is not among the best at an epoch"""
     asha_first: int = 0
-    """the epoch of its first decision; 0: a tenth of train.epochs"""
+    """the epoch of its first decision; 0: a fifth of train.epochs"""
     asha_factor: int = 3
     """one in so many goes on at each decision"""
 

@@ -44,6 +44,9 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file, wanted a folder")
     trained = results.load(runs)
+    left_out = [folder.name for run in runs for folder in results.configurations(run) if results.stopped(folder)]
+    if left_out:
+        print(f"left out, since the search stopped them early: {', '.join(left_out)}", flush=True)
     print(f"{len(trained)} configurations, {sum(len(one.folds) for one in trained)} folds", flush=True)
     made = tables.all_of(trained)
     pictures = make_private(make_private(out) / "figures")

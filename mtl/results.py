@@ -128,11 +128,14 @@ class Trained:
 def load(runs: Sequence[Path]) -> list[Trained]:
     """Every configuration in these folders, labelled by what differs between them.
 
-    In the order baseline, bottleneck, up1 to up4. ValueError where a folder holds none, a fold is missing or not done,
-    a file is damaged, or they were trained on different stores.
+    In the order baseline, bottleneck, up1 to up4. Those that a search has stopped early are left out (stopped()).
+    ValueError where a folder holds none, a fold is missing or not done, a file is damaged, or they were trained on
+    different stores.
     """
     folders = list(dict.fromkeys(folder for run in runs for folder in configurations(run)))
-    made = [_trained(folder) for folder in folders]
+    made = [_trained(folder) for folder in folders if not stopped(folder)]
+    if not made:
+        raise ValueError(f"{runs[0]}: every configuration in it was stopped early; the report wants one that is done")
     digests = {one.config.data_digest: one.folder for one in made}
     if len(digests) > 1:
         (one, a), (other, b), *_ = digests.items()
@@ -142,6 +145,11 @@ def load(runs: Sequence[Path]) -> list[Trained]:
         )
     made.sort(key=lambda one: (one.regresses, BRANCHES.index(one.config.model.branch)))  # the baseline first
     return [replace(one, label=label) for one, label in zip(made, labels(made), strict=True)]
+
+
+def stopped(folder: Path) -> bool:
+    """Whether a search has stopped this configuration before all its folds were trained."""
+    return any(RunFolder(path.parent).outcome() == "STOPPED" for path in folder.glob("fold_*/STOPPED"))
 
 
 def configurations(run: Path) -> list[Path]:

@@ -11,7 +11,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 LEVEL = 0.99
 RESAMPLES = 1000
@@ -236,6 +235,8 @@ def kolmogorov_smirnov(a_N: Values, b_M: Values) -> KolmogorovSmirnov:
 
     a_N, b_M: [N] and [M], at least 1 value each, finite; ValueError otherwise.
     """
+    from scipy import stats  # a second of import, which verdicts need not pay
+
     outcome = stats.ks_2samp(_finite("a", a_N), _finite("b", b_M))
     return KolmogorovSmirnov(float(outcome.statistic), float(outcome.pvalue))
 

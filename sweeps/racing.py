@@ -41,7 +41,7 @@ patient under a configuration 0.012, between trainings 0.006 (large 0.02, small 
 | ... large training noise | 0.10 % | 1.4 % | 24 % | 0.00 % | 0.6 % | 37 % |
 | ... bad ones noisier | 0.00 % | 4.6 % | 3.7 % | 0.00 % | 2.5 % | 6.2 % |
 
-(The last column's lower four rows: 500 sweeps.) With eight slots all eight race side by side: 0.55 % where noise is
+(The last column's lower five rows: 500 sweeps.) With eight slots all eight race side by side: 0.55 % where noise is
 unequal, 1.05 % with a rival 3 times as noisy, 1.2 % with the best so. The promise is kept but where a single
 configuration's trainings scatter three times as much as those of its equals.
 

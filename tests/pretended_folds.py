@@ -1,9 +1,10 @@
-"""Folds that only pretend to train, in Ray's own workers: what a search does with them is real."""
+"""Folds that only pretend to train, in Ray's own workers, and a list of what is tried: the search itself is real."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster import executors, worker
 from mtl.runfolder import KEPT, RunFolder
@@ -34,3 +35,22 @@ class Pretending(executors.Place):
             run.finish("DONE", "all epochs trained", begin=begin, end=time.time())
 
         return [executors.Started(fold.number, self.submit(run_fold, fold)) for fold in folds]
+
+
+class Listed:
+    """A source that gives what it was given, so many at a time."""
+
+    def __init__(self, tried: Sequence[Any], at_a_time: int = 100) -> None:
+        self._left, self._at_a_time, self._running = list(tried), at_a_time, 0
+
+    def next(self) -> Any | None:
+        if not self._left or self._running == self._at_a_time:
+            return None
+        self._running += 1
+        return self._left.pop(0)
+
+    def exhausted(self) -> bool:
+        return not self._left
+
+    def ended(self, tried: Any, whole: bool) -> None:
+        self._running -= 1

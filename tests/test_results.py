@@ -150,3 +150,13 @@ def test_what_a_fold_says_of_itself_is_kept(runs: Path) -> None:
     done.write_text(json.dumps({**json.loads(done.read_text()), "device": "NVIDIA H100"}))
     assert [fold["device"] for fold in results.load([runs])[1].facts] == ["cpu", "NVIDIA H100", "cpu", "cpu", "cpu"]
     assert len(PAPERS) == 2
+
+
+def test_what_a_search_has_stopped_early_is_left_out(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, patients=5, phases=2, levels=3)
+    first, second = results.configurations(runs)
+    RunFolder(first / "fold_4").finish("STOPPED", "others were better", by="racing")
+    assert [one.folder for one in results.load([runs])] == [second]
+    RunFolder(second / "fold_4").finish("STOPPED", "others were better", by="racing")
+    with pytest.raises(ValueError, match="every configuration in it was stopped early"):
+        results.load([runs])

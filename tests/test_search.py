@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from data_prep.files import locked, make_private
 from mtl.config import Config, Train
 from mtl.runfolder import RunFolder
 from sweeps import search
-from tests.pretended_folds import Pretending
+from tests.benchmarks import trial
+from tests.pretended_folds import Listed, Pretending
 from tests.test_roster import list_scheduling
 
 HERE = executors.Place("cpu", 2)
@@ -31,25 +32,6 @@ def scratch() -> Iterator[Path]:
         yield folder
     os.environ.clear()
     os.environ |= before
-
-
-class Listed:
-    """A source that gives what it was given, so many at a time."""
-
-    def __init__(self, tried: Sequence[Any], at_a_time: int = 100) -> None:
-        self._left, self._at_a_time, self._running = list(tried), at_a_time, 0
-
-    def next(self) -> Any | None:
-        if not self._left or self._running == self._at_a_time:
-            return None
-        self._running += 1
-        return self._left.pop(0)
-
-    def exhausted(self) -> bool:
-        return not self._left
-
-    def ended(self, tried: Any, whole: bool) -> None:
-        self._running -= 1
 
 
 def test_trials_carry_neither_torch_nor_mlflow_and_phone_nobody(scratch: Path, tmp_path: Path) -> None:
@@ -181,3 +163,11 @@ def test_slots_are_filled_as_by_list_scheduling(scratch: Path, tmp_path: Path) -
     bound = list_scheduling([told["end"] - told["begin"] for told in facts], place.slots)
     print(f"makespan {took / bound:.3f} of list scheduling's")  # 1.05 is held by simulation (test_roster.py)
     assert took <= 1.6 * bound  # a batch that waited for its slowest would take over 2 times as long, on a busy machine
+
+
+def test_the_benchmark_of_trials_trains_the_same_folds_with_trials_and_without(
+    scratch: Path, config: Config, store_path: Path
+) -> None:
+    tiny = replace(config, train=Train(epochs=1, folds=3, batch_size=8, augment_copies=0, device="cpu"))
+    assert trial.with_trials(tiny, 1, store_path, scratch) > 0
+    assert trial.without_trials(tiny, 1, store_path) > 0
