@@ -199,6 +199,9 @@ def run(request: Request) -> int:
         return 0
     if wanted.site.kind in QUEUES and wanted.driver != "answer":
         plan.check(task)
+        if wanted.same_code and not wanted.plan and wanted.driver != "here":  # before it is decided what is left
+            with locked(sweep_folder):
+                renewal.renew(task.configurations, same_code=True)
         if wanted.plan or (task.left and wanted.driver != "here"):  # of what is done, the table stands here at once
             return _plan_or_queue(request, task)
     with locked(sweep_folder):
@@ -252,6 +255,7 @@ def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
 def _plan_or_queue(request: Request, task: Task) -> int:
     """Slurm: show what would be queued; unless plan=true, queue it and return."""
     wanted, site = task.settings, task.site
+    argv = [word for word in request.argv if not word.startswith("same_code=")]  # done already, and once
     _check_folders(task.configurations)
     known = None
     if site.kind == "slurm" and task.left:
@@ -274,12 +278,10 @@ def _plan_or_queue(request: Request, task: Task) -> int:
     if wanted.driver == "none" or not _driver_may_submit(task):
         _check_driverless(wanted)
         with locked(task.folder):
-            arrays, job = driver.queue_all(
-                request.argv, task.left, site, task.sweep, task.folder, task.store, task.policy
-            )
+            arrays, job = driver.queue_all(argv, task.left, site, task.sweep, task.folder, task.store, task.policy)
         print(f"{arrays} arrays queued, and job {job} after them for the table: {driver.log_of(task.folder)}")
     else:
-        job, was_there = driver.submit(request.argv, site, task.sweep, task.folder)
+        job, was_there = driver.submit(argv, site, task.sweep, task.folder)
         log = driver.log_of(task.folder)
         print(f"driver: job {job} {'is there already' if was_there else 'queued'}; its log: {log}")
     print(f"follow it:     {sys.executable} -m cluster.status {answer.shown(task.folder)}")
