@@ -163,8 +163,10 @@ def _resume(trainer: Trainer, folder: RunFolder) -> tuple[list[dict[str, Any]], 
     """The records so far, and how far the next epoch had come if it was kept in its middle. One reads for all ranks:
     other nodes may not see yet what stands on the disk."""
     state: dict[str, Any] | None = None
-    if trainer.ranks.first and folder.last.exists() and folder.best.exists():  # a purge may have taken one of them
+    if trainer.ranks.first and folder.last.exists():
         state = checkpoint.load(folder.last, trainer.config, trainer.number)
+        if state["records"] and not folder.best.exists():
+            state = None  # a purge took the best epoch's network: only all epochs again make it
     state = trainer.ranks.told(state)
     if state is None:
         return [], None

@@ -68,7 +68,7 @@ def assert_same(a: RunFolder, b: RunFolder) -> None:
 def test_a_run_folder_holds_what_the_contract_says(whole: RunFolder) -> None:
     names = {p.name for p in whole.path.iterdir()}
     csvs = {"volumes.csv", "slices.csv"}
-    assert names == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
+    assert names == {"config.yaml", "epochs.jsonl", "usage.jsonl", "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
     assert list(whole.epochs()[0]) == [
         "epoch",
         "time_utc",
@@ -120,7 +120,7 @@ def test_killed_while_it_writes_masks_it_goes_on(config: Config, slices: Slices,
     assert (folder.path / "masks.zarr" / "zarr.json").exists()
 
 
-@pytest.mark.parametrize("writes", range(1, 13))
+@pytest.mark.parametrize("writes", range(1, 16))
 def test_killed_before_any_write_it_ends_with_the_same_numbers(
     writes: int,
     whole: RunFolder,
@@ -237,7 +237,7 @@ def killing(*args: Any) -> None:
 
 
 def test_between_epochs_last_pt_is_as_it_always_was(whole: RunFolder) -> None:
-    trained = {"network", "weighting", "optimiser", "micro_batches"}
+    trained = {"network", "weighting", "optimiser", "micro_batches", "codes"}
     assert set(torch.load(whole.last, weights_only=True)) == {*trained, "records", "config", "data_digest", "fold"}
 
 
@@ -263,8 +263,9 @@ def test_while_the_disk_is_full_for_a_moment_it_waits(
     train.train(config, slices, 1, folder)
     assert_same(folder, whole)
     csvs = {"volumes.csv", "slices.csv"}
-    assert refused == {"config.yaml", "epochs.jsonl", "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
-    assert capsys.readouterr().err.count("waiting for room, 600 s at most\n") == 6  # one for the evaluation's three
+    lines = {"epochs.jsonl", "usage.jsonl"}
+    assert refused == {"config.yaml", *lines, "last.pt", "best.pt", *csvs, "cases.npz", "DONE"}
+    assert capsys.readouterr().err.count("waiting for room, 600 s at most\n") == 7  # one for the evaluation's three
 
 
 @pytest.fixture
