@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # Ray's daemons listen on every interface, whatever is set
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU can still say that there is one
     "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_prestart_worker_first_driver": "0",  # processes that nobody asks for: ours have an environment of their own
+    "RAY_num_workers_soft_limit": "10000",  # Ray else ends warm workers that wait while a trial begins
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     # A tracking server that is down may cost seconds, not the minutes of MLflow's own seven tries.
@@ -38,6 +40,11 @@ ENVIRONMENT = {
 }
 """Of this process and of every process it starts; nothing phones home."""
 
+TUNES = {"PL_DISABLE_FORK": "1"}
+"""What Ray Tune sets in its trials' processes."""
+OURS = {"BRANCHPOINT_RUNS": "folds"}
+"""What is set in our workers. Ray gives a task a warm process only where environments are equal, to the byte, and what a
+trial queues inherits the trial's. With Tune's set for all, the workers that were probed train the folds, too."""
 FOLD, FOLD_UNITS = "fold", 1_000_000
 """A Ray resource that the folds share evenly, so that only so many run at a time."""
 NOBODY = "http://127.0.0.1:9"
@@ -78,6 +85,7 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
                     address="local",
                     num_cpus=cores(),
                     resources={FOLD: FOLD_UNITS},
+                    runtime_env={"env_vars": TUNES},
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level="ERROR",
@@ -103,7 +111,7 @@ def shared_ray(address: str, sweep_folder: Path) -> Iterator[Path]:
     scratch = files.make_private(sweep_folder / "tune")
     import ray
 
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(code)}
+    environment = {**ENVIRONMENT, **TUNES, "PYTHONPATH": str(code)}
     del environment["RAY_AUTH_MODE"]  # as that cluster has it
     try:
         with _silent():
@@ -227,7 +235,8 @@ def place(device: str, slots: int | None) -> Place:
 
     slots: folds at a time, if the user said so; else one per GPU, or one per core.
     """
-    usable = outcome(_submit(worker.usable_device, device))
+    each = [_submit(worker.usable_device, device) for _ in range(_gpus() or slots or cores())]  # all import torch at once
+    usable = [outcome(one) for one in each][0]
     if usable == "cuda" and not _gpus():
         raise ValueError("train.device: torch sees a GPU, Ray none (CUDA_VISIBLE_DEVICES?); wanted both or cpu")
     return Place(usable, slots or {"cuda": _gpus(), "mps": 1, "cpu": cores()}[usable])
@@ -253,7 +262,13 @@ def _submit(function: Callable[..., Any], *arguments: Any, **needs: Any) -> Any:
     import ray
 
     # SPREAD: inside a trial a task would else be captured by the trial's placement group, and refused.
-    options = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": "SPREAD", **needs}
+    options = {
+        "num_cpus": 0,
+        "max_retries": 0,
+        "scheduling_strategy": "SPREAD",
+        "runtime_env": {"env_vars": OURS},
+        **needs,
+    }
     return ray.remote(function).options(**options).remote(*arguments)
 
 

@@ -122,7 +122,7 @@ def _complain(what: str) -> int:
 
 def compose(argv: Sequence[str]) -> Request | None:
     """What the command line asks for; None where Hydra printed something and that was all."""
-    settings.register(helptext.screen())
+    settings.register(helptext.screen() if ONLY_PRINTS & set(argv) else "")  # it takes a second
     if SETTINGS in argv:
         print(helptext.settings())
         return None

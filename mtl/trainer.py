@@ -17,6 +17,7 @@ from mtl.config import Config
 from mtl.data import Fold, Slices
 from mtl.joint import Coming, Joint
 from mtl.network import UNet
+from mtl.optimiser import RMSprop
 from mtl.placed import Placed
 from mtl.ranks import Ranks
 from mtl.version import code_hash
@@ -117,7 +118,7 @@ class Trainer:
         self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
         self.joint = Joint(self.network, self.weighting, among, config.train.precision, compiled=config.train.compile)
         self.averaged = among.wrap(self.joint, device)
-        self.optimiser = torch.optim.RMSprop(
+        self.optimiser = RMSprop(
             [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
         )
 
