@@ -43,8 +43,8 @@ ENVIRONMENT = {
 TUNES = {"PL_DISABLE_FORK": "1"}
 """What Ray Tune sets in its trials' processes."""
 OURS = {"BRANCHPOINT_RUNS": "folds"}
-"""What is set in our workers. Ray gives a task a warm process only where environments are equal, to the byte, and what a
-trial queues inherits the trial's. With Tune's set for all, the workers that were probed train the folds, too."""
+"""What is set in our workers. Ray gives a task a warm process only where environments are equal, to the byte, and what
+a trial queues inherits the trial's. With Tune's set for all, the workers that were probed train the folds, too."""
 FOLD, FOLD_UNITS = "fold", 1_000_000
 """A Ray resource that the folds share evenly, so that only so many run at a time."""
 NOBODY = "http://127.0.0.1:9"
@@ -235,8 +235,8 @@ def place(device: str, slots: int | None) -> Place:
 
     slots: folds at a time, if the user said so; else one per GPU, or one per core.
     """
-    each = [_submit(worker.usable_device, device) for _ in range(_gpus() or slots or cores())]  # all import torch at once
-    usable = [outcome(one) for one in each][0]
+    workers = [_submit(worker.usable_device, device) for _ in range(_gpus() or slots or cores())]
+    usable, *_ = [outcome(one) for one in workers]  # all have imported torch then, side by side
     if usable == "cuda" and not _gpus():
         raise ValueError("train.device: torch sees a GPU, Ray none (CUDA_VISIBLE_DEVICES?); wanted both or cpu")
     return Place(usable, slots or {"cuda": _gpus(), "mps": 1, "cpu": cores()}[usable])

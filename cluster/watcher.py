@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 WATCH_S, MIRROR_S = 1.0, 3.0
 """How often the run folders are looked at, for the display and for the mirror."""
+RESTS = 4
+"""times as long as the mirror has worked it rests: training has the cores for itself meanwhile"""
 
 
 class Watcher:
@@ -61,8 +64,11 @@ class Watcher:
             display.stop()
 
     def _keep_mirror(self) -> None:
-        while not self._stop.wait(MIRROR_S):
+        wait_s = MIRROR_S
+        while not self._stop.wait(wait_s):
+            begin = time.monotonic()
             self._try(lambda mirror: mirror.sync())
+            wait_s = max(MIRROR_S, RESTS * (time.monotonic() - begin))
 
     def finish(self) -> bool:
         """The mirror's last look, with the answer; whether it is all there."""

@@ -1,8 +1,8 @@
 """torch's RMSprop, without torch's compiler where nothing is compiled.
 
-Every optimiser of torch's imports `torch._dynamo` at its first use, only to tell it to stay away: two seconds of a fold's
-start. Here its methods are called as they stand below that; the numbers are the same. Holds for the pinned torch; where
-another one has built them otherwise, its own way is taken.
+Every optimiser of torch's imports `torch._dynamo` at its first use, only to tell it to stay away: two seconds of a
+fold's start. Here its methods are called as they stand below that; the numbers are the same. Holds for the pinned
+torch; where another one has built them otherwise, its own way is taken.
 """
 
 from typing import Any

@@ -118,9 +118,7 @@ class Trainer:
         self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
         self.joint = Joint(self.network, self.weighting, among, config.train.precision, compiled=config.train.compile)
         self.averaged = among.wrap(self.joint, device)
-        self.optimiser = RMSprop(
-            [*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr
-        )
+        self.optimiser = RMSprop([*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """The epoch's (slice, copy) pairs in random order, cut into batches: each image and copy once."""

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ TINY = (
     "train.folds=3",
     "train.batch_size=8",
 )
-TWO = "question: Which of two?\nspace:\n  model.branch: [up3, none]\n"
+THREE = "question: Which of three?\nspace:\n  model.branch: [up3, none, up1]\n"
 BRANCHES = ["bottleneck", "up1", "up2", "up3", "up4", "none"]
 TIMES = {"time_utc", "seconds", "slices_per_s"}
 
@@ -41,7 +42,7 @@ def results(sweep_folder: Path) -> dict[str, dict[str, str]]:
 
 
 def command(*extra: str) -> list[str]:
-    """Later settings win, sweep= too; the winner's models are left out, but for the test of them."""
+    """Later settings win, sweep= too; the winner's models are left out, but for test_privacy.py."""
     settings = {word.partition("=")[0]: word for word in (*TINY, "tracking.models=false", *extra)}
     return [sys.executable, str(ROOT / "cluster" / "launch.py"), *settings.values()]
 
@@ -70,6 +71,12 @@ def numbers(runs: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def other_mirror(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """For other runs folders than `finished` has: MLflow takes three seconds to make a database."""
+    return f"tracking.uri=sqlite:///{tmp_path_factory.mktemp('mirror')}/mlflow.db"
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +181,7 @@ def epochs_so_far(runs: Path) -> int:
     return sum(len(fold.epochs()) for fold in folds(runs).values())
 
 
-def wait_for_epochs(runs: Path, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_epochs(runs: Path, count: int, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while epochs_so_far(runs) < count:
         assert process.poll() is None, "ended before it could be disturbed"
@@ -193,65 +200,80 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-@pytest.fixture
-def started(home: Path, finished: subprocess.CompletedProcess[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A sweep over two of its configurations, started into another runs folder (with the same made-up patients)."""
-    assert finished.returncode == 0
-    name = f"runs-{time.monotonic_ns()}"
-    (home / "two.yaml").write_text(TWO)
+@contextmanager
+def disturbed(home: Path, *extra: str) -> Iterator[subprocess.Popen[str]]:
+    """A launch in a session of its own, once it has an epoch more than there were."""
+    runs = home / "runs-disturbed"
+    before = epochs_so_far(runs)
     process = subprocess.Popen(
-        command("sweep=two.yaml", "train.epochs=2", f"runs={name}"),
+        command("sweep=three.yaml", "train.epochs=2", f"runs={runs.name}", *extra),
         cwd=home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    process.runs = home / name  # type: ignore[attr-defined]
-    yield process
-    process.kill()
-    process.communicate()
+    try:
+        wait_for_epochs(runs, before + 1, process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
-@pytest.mark.parametrize("everything", [True, False], ids=["with all it started", "the launcher alone"])
-def test_killed_and_started_again_it_ends_with_the_same_numbers(
-    everything: bool, started: subprocess.Popen[bytes], home: Path
+def test_however_it_is_ended_and_started_again_it_ends_with_the_same_numbers(
+    finished: subprocess.CompletedProcess[str], home: Path, other_mirror: str
 ) -> None:
-    runs: Path = started.runs  # type: ignore[attr-defined]
-    wait_for_epochs(runs, 3, started)
-    for pid in descendants(started.pid) if everything else [started.pid]:
-        os.kill(pid, signal.SIGKILL)
-    started.wait()
-    assert sum(fold.outcome() == "DONE" for fold in folds(runs).values()) < 6
-    resumed = launch(home, "sweep=two.yaml", "train.epochs=2", f"runs={runs.name}")
+    """Ctrl-C, which all of a terminal's processes get; SIGTERM; kill -9 of the launcher alone; of all it started."""
+    assert finished.returncode == 0
+    (home / "three.yaml").write_text(THREE)
+    runs = home / "runs-disturbed"
+    with disturbed(home, other_mirror) as process:
+        ends_as_asked(process, lambda: os.killpg(process.pid, signal.SIGINT))
+    with disturbed(home, other_mirror) as process:
+        ends_as_asked(process, lambda: process.send_signal(signal.SIGTERM))
+    with disturbed(home, other_mirror) as process:
+        process.kill()
+        process.wait()
+    with disturbed(home, other_mirror) as process:
+        for pid in descendants(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert sum(fold.outcome() == "DONE" for fold in folds(runs).values()) < 9
+    resumed = launch(home, "sweep=three.yaml", "train.epochs=2", f"runs={runs.name}", other_mirror)
     assert resumed.returncode == 0, resumed.stderr
     whole = numbers(home / "runs")
     assert numbers(runs) == {name: whole[name] for name in folds(runs)}
-    assert len(folds(runs)) == 6
-    rows, wanted = (results(folder) for folder in (runs / "two", home / "runs" / "branch_location"))
+    assert len(folds(runs)) == 9
+    rows, wanted = (results(folder) for folder in (runs / "three", home / "runs" / "branch_location"))
     assert rows == {name: wanted[name] for name in rows}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_says_how_to_go_on_and_leaves_no_process(
-    sent: signal.Signals, started: subprocess.Popen[bytes]
-) -> None:
-    wait_for_epochs(started.runs, 1, started)  # type: ignore[attr-defined]
-    children = descendants(started.pid)
+def ends_as_asked(process: subprocess.Popen[str], ask: Callable[[], None]) -> None:
+    """It says how to go on, with exit status 130, and leaves no process."""
+    children = descendants(process.pid)
     assert len(children) > 3
-    started.send_signal(sent)
-    _, errors = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert errors.decode().strip().endswith("interrupted; the same command goes on from the last epoch")
+    ask()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().endswith("interrupted; the same command goes on from the last epoch")
     deadline = time.monotonic() + 30
-    while [pid for pid in children if Path(f"/proc/{pid}").exists()] and time.monotonic() < deadline:
+    while (left := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+    assert left == []
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_failed_fold_is_said_and_tried_again(home: Path) -> None:
-    extra = ("train.epochs=1", "model.branch=up3", "runs=runs-failing")
+def test_a_failed_fold_is_said_and_tried_again_and_the_papers_selection_is_labelled(
+    home: Path, other_mirror: str
+) -> None:
+    extra = ("train.epochs=1", "model.branch=up3", "protocol.selection=test", "runs=runs-failing", other_mirror)
     name = next(p.name for p in (home / "runs" / "branch_location").glob("branch-up3-*"))
-    assert launch(home, *extra).returncode == 0
+    done = launch(home, *extra)
+    assert done.returncode == 0
+    assert "On made-up patients, trained briefly, best epoch chosen on the test fold as in the paper:" in done.stdout
+    assert "best Dice on the test folds" in done.stdout
+    assert "on the test fold, selected on it as in the paper" in done.stdout
     (configuration,) = (home / "runs-failing" / "branch_location").glob("branch-up3-*")
     assert configuration.name != name  # other epochs, other folder
     fold = RunFolder(configuration / "fold_1")
@@ -282,15 +304,6 @@ def test_a_device_that_is_not_there_is_refused(home: Path) -> None:
     refused = launch(home, "train.device=mps", "runs=runs-device")
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1].startswith("launch: train.device is 'mps', which is not usable here")
-
-
-@pytest.mark.usefixtures("finished")
-def test_the_papers_selection_is_labelled(home: Path) -> None:
-    done = launch(home, "train.epochs=1", "model.branch=up1", "protocol.selection=test", "runs=runs-test")
-    assert done.returncode == 0
-    assert "On made-up patients, trained briefly, best epoch chosen on the test fold as in the paper:" in done.stdout
-    assert "best Dice on the test folds" in done.stdout
-    assert "on the test fold, selected on it as in the paper" in done.stdout
 
 
 @pytest.mark.usefixtures("finished")

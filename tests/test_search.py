@@ -153,7 +153,7 @@ def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(
 
 def test_slots_are_filled_as_by_list_scheduling(scratch: Path, tmp_path: Path) -> None:
     def uneven(seed: int, fold: int) -> float:
-        return 0.8 + 3.0 * ((7 * seed + 3 * fold) % 5 == 0) + 0.2 * fold
+        return 0.4 + 1.5 * ((7 * seed + 3 * fold) % 5 == 0) + 0.1 * fold
 
     place = Pretending("cpu", 3, seconds=uneven)
     configurations = searched(seeds(tmp_path, 10, Sweep()), place, scratch)
