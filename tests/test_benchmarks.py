@@ -9,7 +9,18 @@ import pytest
 
 from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
-from tests.benchmarks import conversion, epoch, loading, metrics, queueing, reporting, starting, trainer
+from tests.benchmarks import (
+    conversion,
+    driving,
+    epoch,
+    launching,
+    loading,
+    metrics,
+    queueing,
+    reporting,
+    starting,
+    trainer,
+)
 
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:

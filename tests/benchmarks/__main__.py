@@ -16,9 +16,12 @@ from mtl import data
 from mtl.config import Config, Model, Train
 from tests.benchmarks import (
     conversion,
+    driving,
     epoch,
+    launching,
     loading,
     metrics,
+    mirroring,
     queueing,
     reporting,
     starting,
@@ -76,6 +79,9 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "metrics": lambda _: metrics.rows(),
     "report": lambda _: reporting.rows(),
     "trial": trials,
+    "launch": lambda _: iter([launching.run(rounds=5)]),
+    "driver": lambda _: iter([driving.run(trials=1000)]),
+    "mirror": lambda _: iter([mirroring.run(configurations=200, folds=5, epochs=50, sample=300)]),
     "epoch": epochs,
     "trainer": trainers,
     "start": starts,

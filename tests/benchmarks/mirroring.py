@@ -30,7 +30,7 @@ BEGUN = datetime(2026, 11, 1, tzinfo=UTC)
 def run(configurations: int, folds: int, epochs: int, sample: int) -> str:
     """The row. sample: calls of log_metric that are measured."""
     with tempfile.TemporaryDirectory() as home:
-        sweep = _make(Path(home) / "runs" / "sweep", configurations, folds, epochs)
+        sweep = make(Path(home) / "runs" / "sweep", configurations, folds, epochs)
         uri = f"sqlite:///{home}/mlflow.db"
         begin = time.perf_counter()
         alone(sweep, uri)
@@ -57,7 +57,7 @@ def alone(sweep: Path, uri: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def _make(folder: Path, configurations: int, folds: int, epochs: int) -> Path:
+def make(folder: Path, configurations: int, folds: int, epochs: int) -> Path:
     """A finished sweep's folder with made-up numbers, and no results but these."""
     proposed = []
     for c in range(configurations):

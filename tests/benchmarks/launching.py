@@ -1,0 +1,80 @@
+"""From `launch.py` to its first fold's training, against a bare ray.init and an import of torch.
+
+Wanted: at most 1.3 times. The command is the user's own, on made-up patients that are there already; the clock stops
+when a fold has its data and says in its folder what it is trained with, a twentieth of a second before its first step.
+"""
+
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BARE = """
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+import torch
+print("ready", flush=True)
+"""
+TINY = (
+    *("sweep=branch_location", "model.branch=up1", "demo.patients=6", "demo.slices=2", "demo.phases=2"),
+    *("demo.spacing_mm=6.25", "demo.size=32", "model.width=2", "train.folds=3", "train.epochs=200"),
+)
+LIMIT_S = 120.0
+
+
+def launched_s(home: Path, runs: str) -> float:
+    """Seconds until the first fold trains; the launch is ended then."""
+    begin = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "cluster" / "launch.py"), *TINY, f"runs={runs}"],
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not any((home / runs).glob("*/*/fold_*/config.yaml")):
+        assert process.poll() is None, "ended before it trained"
+        assert time.perf_counter() - begin < LIMIT_S
+        time.sleep(0.01)
+    took_s = time.perf_counter() - begin
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    return took_s
+
+
+def bare_s() -> float:
+    begin = time.perf_counter()
+    quiet = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", BARE],
+        env=quiet,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # what it takes to end is left out
+    took_s = time.perf_counter() - begin
+    process.wait()
+    process.stdout.close()
+    return took_s
+
+
+def run(rounds: int, warm_up: int = 1) -> str:
+    """The row: the median of the ratios of interleaved rounds."""
+    ours, bare = [], []
+    with tempfile.TemporaryDirectory() as home:
+        for number in range(warm_up + rounds):
+            pair = launched_s(Path(home), f"runs-{number}"), bare_s()
+            if number >= warm_up:  # the first one reads from the disk and makes the patients
+                ours.append(pair[0])
+                bare.append(pair[1])
+    ratios = sorted(mine / theirs for mine, theirs in zip(ours, bare, strict=True))
+    return (
+        f"from launch.py to its first fold's training: {statistics.median(ratios):.2f} times ray.init and import torch "
+        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds; {statistics.median(ours):.1f} and "
+        f"{statistics.median(bare):.1f} s; wanted 1.3)"
+    )
