@@ -11,9 +11,7 @@ from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
 from tests.benchmarks import (
     conversion,
-    driving,
     epoch,
-    launching,
     loading,
     metrics,
     queueing,
