@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster import prune, tracking_uris
 from cluster.roster import Roster
 from cluster.watcher import Watcher
-from sweeps import results, verdict
+from sweeps import alike, results, verdict
 from sweeps.asked import label
 
 MODELS_S = 900
@@ -21,7 +21,8 @@ def answer(proposed: Roster, selection: str, watcher: Watcher, models: bool) -> 
     sweep_folder = configurations[0].folder.parent
     results.write(sweep_folder / "results.csv", found)
     told = verdict.write(sweep_folder)
-    print(f"\n{results.table(found, selection)}\n\n{told.text}\n")
+    compared = alike.compared({name for c in configurations for name in c.point})
+    print(f"\n{results.table(found, selection, compared)}\n\n{told.text}\n")
     for c in configurations:
         for fold in c.runs:
             if fold.outcome() not in ("DONE", "STOPPED"):

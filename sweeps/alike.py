@@ -1,13 +1,18 @@
 """Like with like: which folds were trained with another code, torch, device or precision than the others."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 FACTS = ("code", "torch", "device", "precision")
 """of a finished fold's DONE"""
 With = Mapping[str, str]
 """what a fold was trained with: one of FACTS -> its value"""
+
+
+def compared(searched: Collection[str]) -> tuple[str, ...]:
+    """What folds must have in common to be compared: not what the sweep itself varies. searched: its fields."""
+    return tuple(name for name in FACTS if f"train.{name}" not in searched)
 
 
 def trained_with(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def judge(asked: Asked, found: Sequence[Measured]) -> Verdict:
     complete = asked.complete and ended and bool(done)
     keys, value_CV = _matrix([one.selected[asked.metric] for one in done])
     pairs = paired(value_CV, [key[0] for key in keys])
-    facts = _facts(found)
+    facts = alike.compared({name for one in found for name in one.proposed.point})
     decided = _decide(pairs, done, asked.metric, facts, complete)
     best, paper = decided.best, _paper_choice(done)
     unlike = alike.unlike({fold.name: fold.trained_with for one in found for fold in one.done}, facts)
@@ -87,13 +87,6 @@ def _matrix(values_C: Sequence[Values]) -> tuple[list[Key], np.ndarray]:
     for c, values in enumerate(values_C):
         value_CV[c, [place[key] for key in values.key_V]] = values.value_V
     return keys, value_CV
-
-
-def _facts(found: Sequence[Measured]) -> tuple[str, ...]:
-    """What folds must have in common to be compared: not what the sweep itself varies."""
-    searched = {name for one in found for name in one.proposed.point}
-    varied = {name for name in ("device", "precision") if f"train.{name}" in searched}
-    return tuple(name for name in alike.FACTS if name not in varied)
 
 
 def _unlike(a: Measured, b: Measured, facts: Sequence[str]) -> bool:

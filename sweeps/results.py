@@ -84,13 +84,14 @@ def write(path: Path, results: Sequence[Result]) -> None:
     write_csv(path, [asdict(r) for r in results], COLUMNS)
 
 
-def table(results: Sequence[Result], selection: str) -> str:
-    """The table as text: a row per configuration, mean and standard deviation over its folds."""
+def table(results: Sequence[Result], selection: str, compared: Sequence[str] = alike.FACTS) -> str:
+    """The table as text: a row per configuration, mean and standard deviation over its folds. compared: what folds must
+    have in common."""
     where = "validation patients" if selection == "validation" else "the test fold, selected on it as in the paper"
     searched = "branch" if all(r.name == r.branch for r in results) else "configuration"
     width = max(12, *(len(r.name) for r in results))
     head = f"{searched:<{width}} {'Dice':>17} {'area error, mm2':>19} {'folds':>6}  status"
-    unlike = alike.unlike({fold: one for r in results for fold, one in r.trained_with.items()})
+    unlike = alike.unlike({fold: one for r in results for fold, one in r.trained_with.items()}, compared)
     rows = [
         f"{r.name:<{width}} {_pm(r.dice_mean, r.dice_sd, 3):>17} "
         f"{_pm(r.area_mad_mm2_mean, r.area_mad_mm2_sd, 0):>19} {r.folds_done:>6}  {r.status}"

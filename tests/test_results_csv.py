@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtl.runfolder import RunFolder
-from sweeps import results
+from sweeps import alike, results
 from sweeps.results import Result
 
 ALIKE = {"code": "0123", "torch": "2.13.0", "device": "cpu", "precision": "float32"}
@@ -86,6 +86,16 @@ def test_folds_that_were_trained_unlike_are_named(tmp_path: Path) -> None:
     assert [line[-6:] for line in table.splitlines()[2:4]] == ["  done", "done !"]
     assert "! Trained unlike the others, code 4567 instead of 0123, torch 2.14.0 instead of 2.13.0: b/fold_2." in table
     assert "!" not in results.table(rows[:1], "validation")
+
+
+def test_what_the_sweep_itself_varies_is_not_unlike(tmp_path: Path) -> None:
+    rows = []
+    for name in ("float32", "bf16"):
+        for k in range(3):
+            fold(tmp_path / name, k, [0.8], [200], **ALIKE | {"precision": name})
+        rows.append(results.result(tmp_path / name, name, folds=3))
+    assert "!" in results.table(rows, "validation")
+    assert "!" not in results.table(rows, "validation", alike.compared({"train.precision"}))
 
 
 def row(branch: str, dice: float, sd: float, area: float = 300.0, status: str = "done") -> Result:
