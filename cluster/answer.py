@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster import prune, tracking_uris
+from cluster import prune
 from cluster.roster import Roster
+from cluster.tracking import uris
 from cluster.watcher import Watcher
 from sweeps import alike, results, verdict
 from sweeps.asked import label
@@ -35,13 +36,13 @@ def answer(proposed: Roster, selection: str, watcher: Watcher, models: bool) -> 
         _log_models(sweep_folder, watcher.uri)
     if any(c.done() for c in configurations):
         print(f"report:        {sys.executable} -m mtl.report {shown(sweep_folder)}")
-    print(f"MLflow:        {tracking_uris.how_to_look(watcher.uri)}")
+    print(f"MLflow:        {uris.how_to_look(watcher.uri)}")
     return 0 if whole else 1
 
 
 def _log_models(sweep_folder: Path, uri: str) -> None:
     """The winner's models in MLflow, by a process of its own: this one imports no torch."""
-    command = [sys.executable, "-m", "cluster.models", str(sweep_folder), "--to", uri]
+    command = [sys.executable, "-m", "cluster.tracking.models", str(sweep_folder), "--to", uri]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MODELS_S, check=False)
     except subprocess.TimeoutExpired:
@@ -50,12 +51,12 @@ def _log_models(sweep_folder: Path, uri: str) -> None:
     for line in done.stdout.splitlines():
         print(f"model:         {line}")
     if done.returncode:
-        why = tracking_uris.without_password((done.stderr.strip().splitlines() or ["no reason given"])[-1])
+        why = uris.without_password((done.stderr.strip().splitlines() or ["no reason given"])[-1])
         print(f"models:        not logged: {why}; {_again(sweep_folder)}", file=sys.stderr)
 
 
 def _again(sweep_folder: Path) -> str:
-    return f"python -m cluster.models {shown(sweep_folder)} does it again"
+    return f"python -m cluster.tracking.models {shown(sweep_folder)} does it again"
 
 
 def shown(path: Path) -> str:

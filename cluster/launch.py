@@ -44,12 +44,12 @@ from cluster import (
     slurm,
     snapshot,
     submission,
-    tracking_uris,
 )
 from cluster.folds import Configuration
 from cluster.roster import Roster
 from cluster.settings import Settings
 from cluster.task import Task
+from cluster.tracking import uris
 from cluster.watcher import Watcher
 from data_prep import store as cine
 from data_prep.files import Locked, keep_for, locked, make_private
@@ -176,8 +176,8 @@ def run(request: Request) -> int:
     searched = roster.space_of(wanted, request.given)  # a wrong value is found before any data are made
     # Absolute: Tune lets every trial work in a folder of its own.
     runs = Path(wanted.runs).expanduser().resolve()
-    uri = wanted.tracking.uri or tracking_uris.default(runs)
-    tracking_uris.check(uri)
+    uri = wanted.tracking.uri or uris.default(runs)
+    uris.check(uri)
     limits, cuts = policy.Policy({}), list[str]()
     if wanted.site.kind in QUEUES:
         limits = policy.read(wanted.site.policy)
@@ -227,7 +227,7 @@ def _check_folders(configurations: Sequence[Configuration]) -> None:
 def _record(task: Task) -> None:
     """What is launched, with what, on which data: in the sweep's folder."""
     told = asdict(task.settings)
-    told["tracking"]["uri"] = tracking_uris.without_password(str(told["tracking"]["uri"] or ""))
+    told["tracking"]["uri"] = uris.without_password(str(told["tracking"]["uri"] or ""))
     snapshot.record(task.folder, told, {"path": str(task.store), "digest": task.opened.digest})
 
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster import tracking_uris
 from cluster.display import Display
 from cluster.roster import Roster
+from cluster.tracking import uris
 
 if TYPE_CHECKING:
-    from cluster.mirror import Mirror
+    from cluster.tracking.mirror import Mirror
 
 WATCH_S, MIRROR_S = 1.0, 3.0
 """How often the run folders are looked at, for the display and for the mirror."""
@@ -78,7 +78,7 @@ class Watcher:
         """The mirror is a convenience: what goes wrong with it is said once and stops nothing."""
         try:
             if self._mirror is None:
-                from cluster.mirror import Mirror
+                from cluster.tracking.mirror import Mirror
 
                 self._mirror = Mirror(self.uri, self._folder)
             work(self._mirror)
@@ -89,6 +89,6 @@ class Watcher:
                 self._warned = True
                 why = (str(error).splitlines() or [""])[0]
                 what = f"no mirror in MLflow at {self.uri} for now ({type(error).__name__}: {why})"
-                told = tracking_uris.without_password(f"launch: {what}; the run folders hold everything")
+                told = uris.without_password(f"launch: {what}; the run folders hold everything")
                 print(told, file=sys.stderr)
             return False

@@ -2,7 +2,7 @@
 
 import json
 
-from cluster import mirrored_views
+from cluster.tracking import mirrored_views
 from sweeps.asked import Asked
 
 ASKED = Asked("branch_location", "Where?", {"model.branch": ["up1", "up4"], "optim.lr": [0.1]})

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from cluster import models
+from cluster.tracking import models
 from data_prep.files import write_csv
 from mtl import augment, checkpoint, deploy
 from mtl.config import Config, Model, Train, fold_dict

@@ -13,7 +13,7 @@ HOMES = {
     "pydicom": {"data_prep/"},
     "zarr": {"data_prep/"},
     "ray": {"sweeps/", "cluster/executors.py"},
-    "mlflow": {"cluster/mirror.py", "cluster/mirror_writer.py", "cluster/models.py"},
+    "mlflow": {"cluster/tracking/"},
     "submitit": {"cluster/"},
 }
 FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))

@@ -15,14 +15,15 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from cluster import mirror as mirroring
-from cluster import tracking, watched
+from cluster import watched
 from cluster.folds import mean_over_folds
-from cluster.mirror import Mirror
-from cluster.mirror_writer import Part, Refused
-from cluster.mirrored import Sweep
-from cluster.mirrored_tags import fold_hash
-from cluster.stores import database
+from cluster.tracking import command
+from cluster.tracking import mirror as mirroring
+from cluster.tracking.mirror import Mirror
+from cluster.tracking.mirror_writer import Part, Refused
+from cluster.tracking.mirrored import Sweep
+from cluster.tracking.mirrored_tags import fold_hash
+from cluster.tracking.stores import database
 from cluster.watched import Watched
 from data_prep.files import locked
 from mtl.config import Model, flat
@@ -484,7 +485,7 @@ def test_the_mirror_is_measured_against_a_loop(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(mirroring, "create_database", make)
     monkeypatch.setattr(benchmark, "create_database", make)
-    monkeypatch.setattr(benchmark, "alone", tracking.mirror)
+    monkeypatch.setattr(benchmark, "alone", command.mirror)
     row = benchmark.run(configurations=1, folds=3, epochs=2, sample=1)
     assert re.search(
         r"mirroring 1 x 3 folds x 2 epochs x 15 metrics .*; ratio [\d.]+ to a loop .* nothing is new \d+ ms", row

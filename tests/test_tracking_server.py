@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from cluster import serve, tracking_uris
-from cluster.mirror import Mirror
-from cluster.mirror_writer import Refused
+from cluster.tracking import serve, uris
+from cluster.tracking.mirror import Mirror
+from cluster.tracking.mirror_writer import Refused
 from tests import tracked
 from tests.tracked import contents, done, train
 
@@ -27,7 +27,7 @@ from tests.tracked import contents, done, train
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases and locks lie elsewhere than a user's."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    for name, value in tracking_uris.ENVIRONMENT.items():
+    for name, value in uris.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
 
 
@@ -45,7 +45,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_all_of_it(tmp_path: Path) -
     tracked.launch(folder)
     mirror = Mirror(uri, folder)
     with serve.server(file, port) as process:
-        tracking_uris.check(uri)
+        uris.check(uri)
         train(first, (1,))
         mirror.sync()
         os.killpg(process.pid, signal.SIGKILL)
@@ -57,7 +57,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_all_of_it(tmp_path: Path) -
                 mirror.sync()
         done(first)
     with pytest.raises(ValueError, match="no MLflow server answers there"):
-        tracking_uris.check(uri)
+        uris.check(uri)
     tracked.finished(tmp_path / "shown" / "another")
     with serving(tmp_path / "shown", file, port, tmp_path / "here"):
         mirror.sync()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import mounts, stores, tracking, tracking_uris
+from cluster.tracking import command, folders, mounts, stores, uris
 from tests import tracked
 
 MOUNTS = r"""
@@ -72,23 +72,23 @@ def test_beside_the_runs_on_a_local_disk_and_never_on_a_network(
 ) -> None:
     runs = tmp_path / "runs"
     runs.mkdir()
-    assert tracking_uris.default(runs) == f"sqlite:///{runs}/mlflow.db"
+    assert uris.default(runs) == f"sqlite:///{runs}/mlflow.db"
     network(monkeypatch, runs)
-    identity = tracking_uris.identity(runs)
-    assert tracking_uris.default(runs) == f"sqlite:///{tmp_path}/data/branchpoint/mlflow/{identity}.db"
+    identity = uris.identity(runs)
+    assert uris.default(runs) == f"sqlite:///{tmp_path}/data/branchpoint/mlflow/{identity}.db"
     assert (tmp_path / "data" / "branchpoint" / "mlflow").stat().st_mode & 0o077 == 0
     copy = tmp_path / "copy"
     shutil.copytree(runs, copy)
-    assert tracking_uris.identity(copy) == identity  # as rsync brings it
+    assert uris.identity(copy) == identity  # as rsync brings it
     network(monkeypatch, runs, tmp_path / "data")
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "local"))
     private = tmp_path / "local" / f"branchpoint-{os.getuid()}"
-    assert tracking_uris.default(runs) == f"sqlite:///{private}/mlflow/{identity}.db"
+    assert uris.default(runs) == f"sqlite:///{private}/mlflow/{identity}.db"
     private.chmod(0o755)
     with pytest.raises(ValueError, match="not this user's own private folder"):
-        tracking_uris.default(runs)
+        uris.default(runs)
     with pytest.raises(ValueError, match=r"on a network file system \(gpfs\), whose locks fail sqlite"):
-        tracking_uris.check(f"sqlite:///{runs}/mlflow.db")
+        uris.check(f"sqlite:///{runs}/mlflow.db")
 
 
 def test_a_runs_folder_that_may_not_be_written_has_a_name_of_its_path(
@@ -97,29 +97,27 @@ def test_a_runs_folder_that_may_not_be_written_has_a_name_of_its_path(
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(tracking_uris, "write_text", refuse)
-    first, second = (tracking_uris.identity(tmp_path / name) for name in ("a", "b"))
-    assert first == tracking_uris.identity(tmp_path / "a") != second
-    assert not (tmp_path / "a" / tracking_uris.IDENTITY).exists()
+    monkeypatch.setattr(uris, "write_text", refuse)
+    first, second = (uris.identity(tmp_path / name) for name in ("a", "b"))
+    assert first == uris.identity(tmp_path / "a") != second
+    assert not (tmp_path / "a" / uris.IDENTITY).exists()
 
 
 def test_passwords_are_not_printed() -> None:
-    assert tracking_uris.without_password("postgresql://me:s3cret@db/x") == "postgresql://me:***@db/x"
-    assert "s3cret" not in tracking_uris.how_to_look("postgresql://me:s3cret@db/x")
-    assert "s3cret" not in tracking_uris.how_to_look("https://me:s3cret@lab")
-    assert tracking_uris.without_password("asked https://me:s3cret@lab/api: 403") == "asked https://me:***@lab/api: 403"
+    assert uris.without_password("postgresql://me:s3cret@db/x") == "postgresql://me:***@db/x"
+    assert "s3cret" not in uris.how_to_look("postgresql://me:s3cret@db/x")
+    assert "s3cret" not in uris.how_to_look("https://me:s3cret@lab")
+    assert uris.without_password("asked https://me:s3cret@lab/api: 403") == "asked https://me:***@lab/api: 403"
     with pytest.raises(ValueError, match=r"tracking\.uri http://me:\*\*\*@127") as told:
-        tracking_uris.check("http://me:s3cret@127.0.0.1:9")
+        uris.check("http://me:s3cret@127.0.0.1:9")
     assert "s3cret" not in str(told.value)
 
 
 def test_how_to_look(tmp_path: Path) -> None:
-    assert tracking_uris.how_to_look("http://lab:5000") == "http://lab:5000"
-    assert tracking_uris.how_to_look(f"sqlite:///{tmp_path}/x.db").endswith(
-        f"--backend-store-uri sqlite:///{tmp_path}/x.db"
-    )
+    assert uris.how_to_look("http://lab:5000") == "http://lab:5000"
+    assert uris.how_to_look(f"sqlite:///{tmp_path}/x.db").endswith(f"--backend-store-uri sqlite:///{tmp_path}/x.db")
     with pytest.raises(ValueError, match="cannot stand in a database's address"):
-        tracking_uris.default(tmp_path / "what?")
+        uris.default(tmp_path / "what?")
 
 
 @pytest.mark.parametrize(
@@ -137,24 +135,24 @@ def test_how_to_look(tmp_path: Path) -> None:
 )
 def test_a_wrong_address_is_one_line(uri: str, line: str) -> None:
     with pytest.raises(ValueError, match=line) as told:
-        tracking_uris.check(uri)
+        uris.check(uri)
     assert "\n" not in str(told.value)
 
 
 def test_a_new_file_is_fine_and_nothing_is_written(tmp_path: Path) -> None:
-    tracking_uris.check(f"sqlite:///{tmp_path}/new/mlflow.db")
+    uris.check(f"sqlite:///{tmp_path}/new/mlflow.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    tracking_uris.check(f"sqlite:///{tmp_path}/file")  # empty, as a killed process may leave it
+    uris.check(f"sqlite:///{tmp_path}/file")  # empty, as a killed process may leave it
     with pytest.raises(ValueError, match="is a folder, wanted a file"):
-        tracking_uris.check(f"sqlite:///{tmp_path}")
+        uris.check(f"sqlite:///{tmp_path}")
     with pytest.raises(ValueError, match="file is no folder that may be written"):
-        tracking_uris.check(f"sqlite:///{tmp_path}/file/mlflow.db")
+        uris.check(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
 def test_a_database_of_another_mlflow_or_of_none(tmp_path: Path) -> None:
     uri = tracked.database(tmp_path)
-    tracking_uris.check(uri)
+    uris.check(uri)
     path = stores.database(uri)
 
     def refused(statement: str | None = None) -> str:
@@ -163,7 +161,7 @@ def test_a_database_of_another_mlflow_or_of_none(tmp_path: Path) -> None:
                 database.execute(statement)
                 database.commit()
         with pytest.raises(ValueError, match=r"^tracking\.uri ") as told:
-            tracking_uris.check(uri)
+            uris.check(uri)
         return str(told.value)
 
     assert "of an older MLflow (schema 451aebb31d03, " in refused(
@@ -222,18 +220,18 @@ def answering(status: int, text: str) -> Iterator[str]:
 )
 def test_what_answers_and_is_no_mlflow(status: int, text: str, line: str) -> None:
     with answering(status, text) as uri, pytest.raises(ValueError, match=line):
-        tracking_uris.check(uri)
+        uris.check(uri)
 
 
 def test_what_answers_as_mlflow_does() -> None:
     with answering(200, '{"experiments": []}') as uri:
-        tracking_uris.check(uri)
+        uris.check(uri)
 
 
 def test_a_check_imports_neither_mlflow_nor_torch(tmp_path: Path) -> None:
     uri = tracked.database(tmp_path)
     code = (
-        f"import sys; from cluster import tracking, tracking_uris; tracking_uris.check({uri!r}); "
+        f"import sys; from cluster.tracking import command, uris; uris.check({uri!r}); "
         "print([name for name in ('mlflow', 'torch', 'ray', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -241,7 +239,7 @@ def test_a_check_imports_neither_mlflow_nor_torch(tmp_path: Path) -> None:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    assert tracking.main(["mirror", *argv]) == 2
+    assert command.main(["mirror", *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
@@ -260,25 +258,25 @@ def test_mistakes_on_the_command_line_are_one_line(tmp_path: Path, capsys: pytes
     assert "sweep.json: damaged" in refused(capsys, str(runs), "--to", tracked.database(tmp_path / "db"))
     shutil.copytree(runs / "sweep", runs / "other")
     with pytest.raises(ValueError, match=r"holds several sweeps \(other, sweep\)"):
-        tracking.sweep_folder(runs)
+        folders.sweep_folder(runs)
 
 
 def test_the_command_mirrors_every_sweep_or_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs, uri = tmp_path / "runs", tracked.database(tmp_path / "db")
     tracked.finished(runs / "sweep")
     tracked.finished(runs / "another")
-    assert tracking.main(["mirror", str(runs), "--to", uri]) == 0
+    assert command.main(["mirror", str(runs), "--to", uri]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[:2] == ["another: 9 runs", "sweep: 9 runs"]
     assert told.err == ""
     first = tracked.contents(uri)
-    assert tracking.main(["mirror", str(runs / "sweep"), "--to", uri]) == 0
+    assert command.main(["mirror", str(runs / "sweep"), "--to", uri]) == 0
     assert tracked.contents(uri) == first
 
 
 def test_help_is_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        tracking.main(["--help"])
+        command.main(["--help"])
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 24

@@ -16,9 +16,9 @@ from urllib.request import url2pathname
 
 from mlflow.tracking import MlflowClient
 
-from cluster.mirror import create_database
-from cluster.stores import database as database_file
-from cluster.tracking_uris import identity
+from cluster.tracking.mirror import create_database
+from cluster.tracking.stores import database as database_file
+from cluster.tracking.uris import identity
 from mtl.config import Config, Model, Protocol, Train, Weighting, fold_dict
 from mtl.runfolder import RunFolder
 from sweeps.asked import Asked, Proposed

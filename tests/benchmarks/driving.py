@@ -16,7 +16,7 @@ from tests.pretended_folds import Listed
 
 def ours(trials: int, home: Path) -> None:
     """The search, then a mirror of as many configurations of one fold."""
-    from cluster.mirror import Mirror
+    from cluster.tracking.mirror import Mirror
     from sweeps import search
     from tests.benchmarks.mirroring import make
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from cluster.mirror import Mirror, create_database
+from cluster.tracking.mirror import Mirror, create_database
 from mtl.config import Config, Optim, Train, fold_dict
 from mtl.runfolder import RunFolder
 from sweeps.asked import Asked, Proposed

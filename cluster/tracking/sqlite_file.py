@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from cluster import stores, tracking_uris
+from cluster.tracking import stores, uris
 from data_prep.files import atomic, locked, make_private
 
 WAIT_S = 600.0
@@ -33,7 +33,7 @@ def make(path: Path, write: Callable[[Path], object]) -> None:
     is in it: killed in between, MLflow could not mend it. Of several processes one makes it, the others wait."""
     make_private(path.absolute().parent)
     named = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
-    with locked(make_private(tracking_uris.home() / "locks" / named), wait_s=WAIT_S):
+    with locked(make_private(uris.home() / "locks" / named), wait_s=WAIT_S):
         if not is_missing(path):
             return
         _clear_beside(path)  # of one that somebody has deleted: sqlite would mix what is left of it into this one

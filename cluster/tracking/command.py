@@ -15,62 +15,29 @@ import signal
 import sys
 from pathlib import Path
 
-from cluster import executors, tracking_uris
+from cluster.tracking import uris
+from cluster.tracking.folders import processes, sweep_folders
 from data_prep.files import Locked
-from sweeps import asked
-
-
-def sweep_folders(runs: Path) -> list[Path]:
-    """The sweeps in it, or itself if it is one's. ValueError where there are none."""
-    if not runs.is_dir():
-        raise ValueError(f"{runs}: no such folder; wanted runs/ or a sweep's folder, such as runs/branch_location")
-    runs = runs.resolve()
-    if _is_sweep(runs):
-        return [runs]
-    found = sorted(folder for folder in runs.iterdir() if folder.is_dir() and _is_sweep(folder))
-    if not found:
-        above = runs if any(runs.glob("fold_*")) else runs.parent
-        advice = f"name the sweep's: {above.parent}" if any(above.glob("fold_*")) else "name runs/ or a sweep's folder"
-        raise ValueError(f"{runs}: no sweep's folder, and none in it (*/fold_*/); {advice}")
-    return found
-
-
-def sweep_folder(folder: Path) -> Path:
-    """One sweep's folder. ValueError where it is none, or holds several."""
-    first, *others = sweep_folders(folder)
-    if others:
-        names = ", ".join(one.name for one in (first, *others))
-        raise ValueError(f"{folder}: holds several sweeps ({names}); name the folder of one")
-    return first
-
-
-def _is_sweep(folder: Path) -> bool:
-    return (folder / asked.NAME).is_file() or any(folder.glob("*/fold_*"))
-
-
-def processes() -> int:
-    """That write a large sweep side by side: a database takes one at a time, so more do not help."""
-    return min(executors.cores(), 3)
 
 
 def mirror(runs: Path, to: str | None) -> None:
     """Let MLflow have every sweep in `runs`, as it stands in its folder now."""
     folders = sweep_folders(runs)
-    uri = to or tracking_uris.default(folders[0].parent)
-    tracking_uris.check(uri)
-    from cluster.mirror import Mirror
+    uri = to or uris.default(folders[0].parent)
+    uris.check(uri)
+    from cluster.tracking.mirror import Mirror
 
     gc.freeze()  # MLflow's million objects need not be looked through again and again
     for folder in folders:
         one = Mirror(uri, folder, processes())
         one.refresh(elsewhere=False)
         print(f"{folder.name}: {one.runs} runs", flush=True)
-    print(f"MLflow: {tracking_uris.how_to_look(uri)}")
+    print(f"MLflow: {uris.how_to_look(uri)}")
 
 
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
-    os.environ |= tracking_uris.ENVIRONMENT
+    os.environ |= uris.ENVIRONMENT
     told = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m cluster.tracking",
@@ -88,11 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.what == "mirror":
             mirror(args.runs, args.to)
         else:
-            from cluster import serve
+            from cluster.tracking import serve
 
             serve.serve(args.runs, args.to, args.port)
     except (OSError, ValueError, Locked) as error:
-        print(f"tracking: {tracking_uris.without_password(str(error))}", file=sys.stderr)
+        print(f"tracking: {uris.without_password(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ntracking: interrupted; the same command goes on", file=sys.stderr)
@@ -102,7 +69,3 @@ def main(argv: list[str] | None = None) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    sys.exit(main())

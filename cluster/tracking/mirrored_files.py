@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from cluster.mirrored import Sweep
-from cluster.mirrored_folds import Configuration
+from cluster.tracking.mirrored import Sweep
+from cluster.tracking.mirrored_folds import Configuration
 from data_prep.files import write_text
 from mtl.config import Config, from_dict
 from mtl.results import Areas, Trained, Volumes

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import mounts, stores
+from cluster.tracking import mounts, stores
 from data_prep.files import make_private, write_text
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")

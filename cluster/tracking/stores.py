@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from cluster import mounts
+from cluster.tracking import mounts
 
 WAIT_S = 5.0
 """for a connection"""

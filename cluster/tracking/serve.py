@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from cluster import mirrored_views, stores, tracking, tracking_uris
+from cluster.tracking import folders, mirrored_views, stores, uris
 
 if TYPE_CHECKING:
-    from cluster.mirror import Mirror
+    from cluster.tracking.mirror import Mirror
 
 HOST, PORT, PORTS = "127.0.0.1", 5000, 100
 """loopback alone; the first port that is tried, and how many"""
@@ -28,11 +28,11 @@ START_S, END_S = 180.0, 15.0
 
 def serve(runs: Path, to: str | None, port: int | None) -> None:
     """Mirror every sweep in `runs`, show them, and go on until interrupted. ValueError says what is wrong."""
-    folders = tracking.sweep_folders(runs)
-    uri = _absolute(to) if to else tracking_uris.default(folders[0].parent)
+    found = folders.sweep_folders(runs)
+    uri = _absolute(to) if to else uris.default(found[0].parent)
     if uri.startswith("http"):
         raise ValueError(f"--to {uri}: is a server already; mirror into it: python -m cluster.tracking mirror")
-    tracking_uris.check(uri)
+    uris.check(uri)
     free = _port(port)
     kept = Kept(runs, uri)
     kept.refresh()
@@ -54,15 +54,15 @@ class Kept:
 
     def refresh(self) -> None:
         """Mirror what is new. What goes wrong is said once: the run folders may be in the middle of something."""
-        from cluster.mirror import Mirror
+        from cluster.tracking.mirror import Mirror
 
         try:
-            folders = tracking.sweep_folders(self._runs)
+            found = folders.sweep_folders(self._runs)
         except ValueError as error:
             return self._tell(str(error))
-        for folder in folders:
+        for folder in found:
             try:
-                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder, tracking.processes())
+                mirror = self._mirrors.get(folder) or Mirror(self._uri, folder, folders.processes())
                 self._mirrors[folder] = mirror
                 if mirror.refresh(elsewhere=True):
                     print(f"{time.strftime('%H:%M:%S')} {folder.name}: {mirror.runs} runs", flush=True)
@@ -78,7 +78,7 @@ class Kept:
 
     def _tell(self, line: str) -> None:
         if line not in self._told:
-            print(f"tracking: {tracking_uris.without_password(line)}", file=sys.stderr, flush=True)
+            print(f"tracking: {uris.without_password(line)}", file=sys.stderr, flush=True)
         self._told.add(line)
 
 
@@ -120,7 +120,7 @@ def server(uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
         command += ["--artifacts-destination", str(stores.database(uri).parent / "mlartifacts")]
     environment = {
         **os.environ,
-        **tracking_uris.ENVIRONMENT,
+        **uris.ENVIRONMENT,
         "MLFLOW_BACKEND_STORE_URI": uri,  # not on the command line, which anybody sees: it may hold a password
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import watched
-from cluster.mirrored_folds import Configuration, Fold, naming
+from cluster.tracking.mirrored_folds import Configuration, Fold, naming
 
 DATA_FACTS = ("source", "patients", "volumes", "slices", "size", "pixel_spacing_mm")
 """of a store, in a finished fold's DONE"""

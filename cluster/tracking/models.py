@@ -1,6 +1,6 @@
 """The winner's networks, one a fold, as MLflow models; an earlier winner's are deleted.
 
-    python -m cluster.models SWEEP_FOLDER [--to URI]     # such as runs/branch_location
+    python -m cluster.tracking.models SWEEP_FOLDER [--to URI]     # such as runs/branch_location
 
 mlflow.pytorch.load_model(URI of a model) gives a module (mtl/deploy.py: raw grey levels in, probabilities and areas
 out, any number of slices); mlflow.pyfunc.load_model the same for arrays. Asked again it makes nothing twice.
@@ -27,9 +27,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import Schema, TensorSpec
 
-from cluster import tracking, tracking_uris
-from cluster.mirror import Mirror
-from cluster.mirrored import PATH_TAG, RUNS_TAG
+from cluster.tracking import folders, uris
+from cluster.tracking.mirror import Mirror
+from cluster.tracking.mirrored import PATH_TAG, RUNS_TAG
 from data_prep.files import Locked
 from mtl import deploy
 from mtl.config import flat
@@ -164,18 +164,18 @@ def _save(path: Path, module: deploy.Deployed, model: Model, about: dict[str, An
 
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
-    parser = argparse.ArgumentParser(prog="python -m cluster.models", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser("python -m cluster.tracking.models", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, metavar="SWEEP_FOLDER", help="a sweep's run folder; only read")
     parser.add_argument("--to", metavar="URI", help="MLflow's store or server; default: as cluster.tracking's")
     args = parser.parse_args(argv)
     try:
-        folder = tracking.sweep_folder(args.sweep)
-        uri = args.to or tracking_uris.default(folder.parent)
-        tracking_uris.check(uri)
+        folder = folders.sweep_folder(args.sweep)
+        uri = args.to or uris.default(folder.parent)
+        uris.check(uri)
         for path, address in log(folder, uri):
             print(f"{address} ({path})", flush=True)
     except (OSError, ValueError, Locked, MlflowException) as error:
-        print(f"models: {tracking_uris.without_password(str(error))}", file=sys.stderr)
+        print(f"models: {uris.without_password(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nmodels: interrupted; the same command goes on", file=sys.stderr)

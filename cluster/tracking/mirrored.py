@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster import mirrored_views
-from cluster.mirrored_folds import Configuration, Fold, Series
-from cluster.mirrored_tags import Beside, Data, configuration_tags
+from cluster.tracking import mirrored_views
+from cluster.tracking.mirrored_folds import Configuration, Fold, Series
+from cluster.tracking.mirrored_tags import Beside, Data, configuration_tags
 from mtl.runfolder import RunFolder
 from sweeps import asked
 from sweeps.asked import Asked, Proposed

@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from sqlalchemy import Engine, event
 
-from cluster import tracking_uris
-from cluster.mirrored import Shown, Sweep
-from cluster.mirrored_folds import Point, Series
-from cluster.mirrored_tags import TAKEN_BACK, Data
+from cluster.tracking import uris
+from cluster.tracking.mirrored import Shown, Sweep
+from cluster.tracking.mirrored_folds import Point, Series
+from cluster.tracking.mirrored_tags import TAKEN_BACK, Data
 
 LARGEST_BATCH = 1000
 """metrics, params and tags that MLflow takes at once"""
@@ -36,7 +36,7 @@ def told(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         why = (str(error).splitlines() or ["no reason given"])[0]
-        raise Refused(tracking_uris.without_password(f"MLflow at {uri}: {why}")) from error
+        raise Refused(uris.without_password(f"MLflow at {uri}: {why}")) from error
 
 
 def client_of(uri: str) -> MlflowClient:

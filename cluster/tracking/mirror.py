@@ -27,9 +27,9 @@ from mlflow.entities import Experiment
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking import MlflowClient
 
-from cluster import mirrored_files, mirrored_views, sqlite_file, tracking_uris
-from cluster.mirror_writer import Known, Part, Writer, beside_others, client_of, told
-from cluster.mirrored import KIND_TAG, PATH_TAG, RUNS_TAG, Shown, Sweep
+from cluster.tracking import mirrored_files, mirrored_views, sqlite_file, uris
+from cluster.tracking.mirror_writer import Known, Part, Writer, beside_others, client_of, told
+from cluster.tracking.mirrored import KIND_TAG, PATH_TAG, RUNS_TAG, Shown, Sweep
 from data_prep.files import locked, make_private, write_text
 from sweeps.asked import Asked
 
@@ -47,8 +47,8 @@ class Mirror:
     def __init__(self, uri: str, sweep_folder: Path, processes: int = 1) -> None:
         """processes: that may write side by side where MLflow has little of a large sweep."""
         self._uri, self._folder = uri, sweep_folder.resolve()
-        self.runs_id = tracking_uris.identity(self._folder.parent)
-        self._lock = tracking_uris.home() / "locks" / self._key()
+        self.runs_id = uris.identity(self._folder.parent)
+        self._lock = uris.home() / "locks" / self._key()
         self._token = secrets.token_hex(8)
         self.client, self._processes = client_of(uri), processes
         self._sweep: Sweep | None = None

@@ -1,0 +1,5 @@
+import sys
+
+from cluster.tracking.command import main
+
+sys.exit(main())
