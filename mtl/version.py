@@ -13,6 +13,7 @@ DECIDE = (
     "loss",
     "metrics",
     "network",
+    "optimiser",
     "placed",
     "ranks",
     "train",

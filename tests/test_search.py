@@ -135,8 +135,8 @@ def searched(
 
 
 def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(scratch: Path, tmp_path: Path) -> None:
-    asha = search.Asha("dice_val", epochs=8, first=2, factor=2)
-    best, *others = searched(seeds(tmp_path, 5, Sweep(asha=True), 8), Pretending("cpu", 3), scratch, asha)
+    asha, place = search.Asha("dice_val", epochs=8, first=2, factor=2), Pretending("cpu", 3, lambda seed, fold: 0.3)
+    best, *others = searched(seeds(tmp_path, 5, Sweep(asha=True), 8), place, scratch, asha)
     assert best.done()  # it came first
     for c in others:
         assert c.stopped()
@@ -146,14 +146,14 @@ def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(
     time.sleep(0.5)
     assert all(len(run.epochs()) <= 6 for c in others for run in c.runs)  # told at 2 or 4, and one more
     before = [len(run.epochs()) for c in others for run in c.runs]
-    again = searched(seeds(tmp_path, 6, Sweep(asha=True), 8), Pretending("cpu", 3), scratch, asha)
+    again = searched(seeds(tmp_path, 6, Sweep(asha=True), 8), place, scratch, asha)
     assert [len(run.epochs()) for c in again[1:5] for run in c.runs] == before  # they stay as they were,
     assert again[5].stopped()  # and a scheduler that was made anew knows what there was
 
 
 def test_slots_are_filled_as_by_list_scheduling(scratch: Path, tmp_path: Path) -> None:
     def uneven(seed: int, fold: int) -> float:
-        return 0.4 + 1.5 * ((7 * seed + 3 * fold) % 5 == 0) + 0.1 * fold
+        return 0.8 + 3.0 * ((7 * seed + 3 * fold) % 5 == 0) + 0.2 * fold
 
     place = Pretending("cpu", 3, seconds=uneven)
     configurations = searched(seeds(tmp_path, 10, Sweep()), place, scratch)
