@@ -3,8 +3,8 @@
     module = deployed(RunFolder(Path("runs/paper/branch-up4-3fa9c210/fold_0")))
     probability_B1YX, area_mm2_B1 = module(grey_B1YX)
 
-This is what cluster/tracking/models.py logs in MLflow, and what mlflow.pytorch.load_model gives back; mlflow.pyfunc takes and
-gives arrays, through Predictor. Both want this package installed where they are loaded.
+This is what cluster/tracking/models.py logs in MLflow, and what mlflow.pytorch.load_model gives back; mlflow.pyfunc
+takes and gives arrays, through Predictor. Both want this package installed where they are loaded.
 """
 
 from collections.abc import Mapping

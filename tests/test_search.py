@@ -55,6 +55,24 @@ def test_trials_carry_neither_torch_nor_mlflow_and_phone_nobody(scratch: Path, t
         assert facts["environment"] == executors.ENVIRONMENT
 
 
+def test_what_a_trial_queues_runs_in_the_processes_that_are_warm(scratch: Path, tmp_path: Path) -> None:
+    def here() -> int:
+        return os.getpid()
+
+    def evaluate(tried: int, report: search.Report) -> None:
+        (tmp_path / "pid").write_text(str(executors.outcome(HERE.submit(here))))
+        report({"dice_val_mean": 0.5})
+
+    warm = {executors.outcome(one) for one in [HERE.submit(here) for _ in range(2)]}
+    assert search.search(Listed([1]), evaluate, scratch) == []
+    assert int((tmp_path / "pid").read_text()) in warm
+
+
+def test_a_device_that_is_not_there_is_refused(scratch: Path) -> None:
+    with pytest.raises(ValueError, match=r"^train.device is 'mps', which is not usable here; usable: .*cpu"):
+        executors.place("mps", 1)
+
+
 def test_ray_asks_for_a_token_and_shows_no_dashboard(scratch: Path) -> None:
     import ray
 
