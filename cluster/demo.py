@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from cluster.settings import Demo
-from data_prep import convert, phantom
 from data_prep.files import locked, make_private
 
 WAIT_S = 600.0
@@ -26,6 +25,8 @@ def ensure(demo: Demo) -> Path:
     path = store(demo)
     if path.exists():
         return path
+    from data_prep import convert, phantom  # a second, which no later launch needs
+
     raw = path.with_name("raw")
     print(f"making {demo.patients} patients: {raw}", flush=True)
     with locked(make_private(path.parent), WAIT_S):

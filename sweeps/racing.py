@@ -59,7 +59,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from scipy.special import stdtrit
 
 from mtl.config import SELECTIONS
 from mtl.runfolder import RunFolder
@@ -122,7 +121,14 @@ def _leads(mean_CF: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
         return lead_R, np.full(len(lead_R), -math.inf)
     counted = min(PRIOR, freedom)
     variance_R = (counted * 2 * pooled + (off_RF**2).sum(axis=1)) / (counted + count_R - 1)
-    return lead_R, lead_R - stdtrit(counted, 1 - chance) * np.sqrt(variance_R / count_R)
+    return lead_R, lead_R - _student(counted, 1 - chance) * np.sqrt(variance_R / count_R)
+
+
+def _student(freedom: float, probability: float) -> float:
+    """The quantile of Student's t."""
+    from scipy.special import stdtrit  # half a second of import, which trials that race nobody need not pay
+
+    return float(stdtrit(freedom, probability))
 
 
 def _centred(value_CF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -164,7 +170,7 @@ def _bound_by_patient(mine: Scores, other: Scores, chance: float) -> float:
     """At least how much the other is better, as far as patients tell."""
     lead_P = np.array([other[k][patient] - mine[k][patient] for k in _shared(mine, other) for patient in mine[k]])
     error = lead_P.std(ddof=1) / math.sqrt(len(lead_P))
-    return float(lead_P.mean() - stdtrit(len(lead_P) - 1, 1 - chance) * error)
+    return float(lead_P.mean() - _student(len(lead_P) - 1, 1 - chance) * error)
 
 
 def read_scores(configuration_folder: Path, folds: int, metric: str) -> Scores:
