@@ -15,7 +15,7 @@ from sweeps import alike
 from sweeps.asked import Asked
 from sweeps.comparison import Paired, Simultaneous, paired, simultaneous
 from sweeps.measured import Key, Measured, Values
-from sweeps.verdict_parts import HIGHER_IS_BETTER, Against, Figures, LeftOut, Mean, Row, Verdict
+from sweeps.verdict_parts import HIGHER_IS_BETTER, POSSIBLE, Against, Figures, LeftOut, Mean, Row, Verdict
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def judge(asked: Asked, found: Sequence[Measured]) -> Verdict:
     best, paper = decided.best, _paper_choice(done)
     unlike = alike.unlike({fold.name: fold.trained_with for one in found for fold in one.done}, facts)
     chosen = done[best] if best is not None else None
-    against_all = [_all_against(decided.told, done, facts, other) for other in (best, paper)]
+    against_all = [_all_against(decided.told, done, asked.metric, facts, other) for other in (best, paper)]
     against = {one.name: (against_all[0][c], against_all[1][c]) for c, one in enumerate(done)}
     rows = tuple(_row(one, asked.metric, *against.get(one.name, (None, None))) for one in found)
     return Verdict(
@@ -141,18 +141,20 @@ def _paper_choice(done: Sequence[Measured]) -> int | None:
 
 
 def _all_against(
-    told: Simultaneous, done: Sequence[Measured], facts: Sequence[str], other: int | None
+    told: Simultaneous, done: Sequence[Measured], metric: str, facts: Sequence[str], other: int | None
 ) -> list[Against | None]:
     """Every configuration minus `other`; None for itself."""
     if other is None:
         return [None] * len(done)
-    return [None if c == other else _against(told, done, facts, c, other) for c in range(len(done))]
+    return [None if c == other else _against(told, done, metric, facts, c, other) for c in range(len(done))]
 
 
-def _against(told: Simultaneous, done: Sequence[Measured], facts: Sequence[str], c: int, other: int) -> Against:
+def _against(
+    told: Simultaneous, done: Sequence[Measured], metric: str, facts: Sequence[str], c: int, other: int
+) -> Against:
     found = told.between(c, other)
-    difference, low, high = (_finite(value) for value in (found.difference, found.low, found.high))
-    return Against(difference, low, high, found.apart, _unlike(done[c], done[other], facts))
+    low, high = (_within(bound, metric, difference=True) for bound in (found.low, found.high))
+    return Against(_finite(found.difference), low, high, found.apart, _unlike(done[c], done[other], facts))
 
 
 def _leave_one_out(
@@ -172,7 +174,7 @@ def _leave_one_out(
 
 def _row(one: Measured, metric: str, against_best: Against | None, against_paper: Against | None) -> Row:
     dice, area = (
-        _mean(one.selected[name]) if one.status == "done" else Mean() for name in ("dice_val", "area_mad_mm2")
+        _mean(one.selected[name], name) if one.status == "done" else Mean() for name in ("dice_val", "area_mad_mm2")
     )
     mean = dice if metric == "dice_val" else area
     ending = {"stopped": "STOPPED", "failed": "FAILED"}.get(one.status)
@@ -197,17 +199,21 @@ def _row(one: Measured, metric: str, against_best: Against | None, against_paper
     )
 
 
-def _mean(values: Values) -> Mean:
+def _mean(values: Values, metric: str, *, difference: bool = False) -> Mean:
+    """difference: of two such figures."""
     known_V = np.isfinite(values.value_V)
     value_V, patient_V = values.value_V[known_V], values.patient_V[known_V]
     if len(set(patient_V.tolist())) < 2:
         return Mean(float(value_V.mean()) if len(value_V) else None)
     found = mean_interval_by_patient(value_V, patient_V, level=LEVEL)
-    return Mean(_finite(found.mean), _finite(found.low), _finite(found.high))
+    low, high = (_within(bound, metric, difference=difference) for bound in (found.low, found.high))
+    return Mean(_finite(found.mean), low, high)
 
 
-def _figures(name: str, values: dict[str, Values]) -> Figures:
-    return Figures(name, _mean(values["dice_val"]), _mean(values["area_mad_mm2"]))
+def _figures(configuration: str, values: dict[str, Values], *, difference: bool = False) -> Figures:
+    return Figures(
+        configuration, *(_mean(values[name], name, difference=difference) for name in ("dice_val", "area_mad_mm2"))
+    )
 
 
 def _optimism(one: Measured) -> Figures:
@@ -217,7 +223,7 @@ def _optimism(one: Measured) -> Figures:
         tested = one.tested[name].by_key()
         difference_V = [value - tested.get(key, math.nan) for key, value in selected.by_key().items()]
         made[name] = Values(selected.key_V, selected.fold_V, np.array(difference_V))
-    return _figures(one.name, made)
+    return _figures(one.name, made, difference=True)
 
 
 def _pareto(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -236,3 +242,11 @@ def _pareto(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _within(bound: float, metric: str, *, difference: bool) -> float | None:
+    """A bound of an interval, cut at what can be; None where it is none. difference: of two figures."""
+    least, most = POSSIBLE[metric]
+    if difference:
+        least, most = least - most, most - least
+    return min(max(bound, least), most) if math.isfinite(bound) else None

@@ -36,7 +36,7 @@ verdict.json, whose numbers have six digits and whose names are those of configu
     pareto               configurations that none beats in Dice and area error at once
     plots                files, from the sweep's folder
 
-Bounds are null where so few patients say nothing.
+Bounds are null where so few patients say nothing, and do not reach beyond what a figure can be (Dice 0 to 1).
 """
 
 import argparse

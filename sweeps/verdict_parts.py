@@ -1,10 +1,13 @@
 """What a verdict consists of. sweeps/verdict.py says what its keys mean in verdict.json."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 HIGHER_IS_BETTER = {"dice_val": True, "area_mad_mm2": False}
 """by metric"""
+POSSIBLE = {"dice_val": (0.0, 1.0), "area_mad_mm2": (0.0, math.inf)}
+"""by metric: the lowest and the highest value that there can be; no interval reaches beyond"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mtl import figures, report
 from mtl.data import fold_of_subjects
 from mtl.runfolder import RunFolder
 from mtl.statistics import mean_interval_by_patient
-from sweeps import asked, verdict, verdict_text
+from sweeps import asked, judgement, verdict, verdict_text
 from sweeps.verdict_parts import Verdict
 from tests.reporting import BASE, write_measured, write_runs, write_sweep
 
@@ -488,3 +488,22 @@ def test_the_report_shows_a_named_sweeps_verdict_first(
     assert page.count("data:image/png;base64,") == 1
     report.report([next(runs.glob("branch-up4-*"))], tmp_path / "one")  # a configuration is no sweep
     assert "erdict" not in (tmp_path / "one" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("bound", "metric", "difference", "told"),
+    [
+        (-0.04, "dice_val", False, 0.0),
+        (1.2, "dice_val", False, 1.0),
+        (0.8, "dice_val", False, 0.8),
+        (77.6, "dice_val", True, 1.0),
+        (-77.6, "dice_val", True, -1.0),
+        (-5.0, "area_mad_mm2", False, 0.0),
+        (-5.0, "area_mad_mm2", True, -5.0),
+        (math.inf, "dice_val", False, None),
+    ],
+)
+def test_no_interval_reaches_beyond_what_can_be(
+    bound: float, metric: str, difference: bool, told: float | None
+) -> None:
+    assert judgement._within(bound, metric, difference=difference) == told
