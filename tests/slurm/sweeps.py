@@ -47,6 +47,9 @@ JOBS = [
 Numbers = list[list[dict[str, Any]]]
 """of every fold, of every epoch, what its record says"""
 
+LAST_WORDS = "\nMLflow: "
+"""of a launch"""
+
 
 class Sweep:
     """One launch command on the cluster, or on this machine."""
@@ -102,10 +105,10 @@ class Sweep:
             self.kill()
             raise AssertionError(f"not within {timeout_s} s:\n{self.log.read_text()}\n{self.jobs_text()}") from None
 
-    def finishes(self, text: str, timeout_s: float = 150) -> None:
-        """Until the log of a driver that is a job holds that text."""
+    def finishes(self, timeout_s: float = 150) -> None:
+        """Until the log of a driver that is a job has a launch's last words."""
         self.log = self.folder / "driver.log"
-        self.until(lambda: self.log.exists() and text in self.log.read_text(), timeout_s)
+        self.until(lambda: self.log.exists() and LAST_WORDS in self.log.read_text(), timeout_s)
 
     def status(self) -> str:
         done = self.run_module("cluster.status", str(self.folder))

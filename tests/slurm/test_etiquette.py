@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.sweeps import JOBS, Sweep
+from tests.slurm.sweeps import JOBS, LAST_WORDS, Sweep
 from tests.slurm.testbed import Cluster
 
 pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would
@@ -91,7 +91,7 @@ def test_ten_configurations_of_five_folds(cluster: Cluster, tmp_path: Path, rest
     comment = cluster.run_client(["scontrol", "show", "job", driver]).stdout
     assert "Comment=branchpoint sweep=rates driver owner=root a test" in comment
     trial_mb = driver_mb = 0.0
-    while "\nMLflow: " not in sweep.log.read_text():  # its last word
+    while LAST_WORDS not in sweep.log.read_text():
         trial_mb, driver_mb = max(trial_mb, largest_mb("ray::")), max(driver_mb, largest_mb("cluster/launch.py @"))
         assert time.time() - begin < 400, sweep.log.read_text() + sweep.jobs_text()
         time.sleep(1)

@@ -127,7 +127,7 @@ def test_without_a_driver_all_is_queued_at_once_and_the_last_job_prints_the_tabl
     again = sweep.run()
     assert again.returncode == 0, again.stderr
     assert sweep.ids() == before  # none was queued twice
-    sweep.finishes("nothing to compare")
+    sweep.finishes()
     assert sweep.numbers() == undisturbed
 
 
@@ -154,7 +154,7 @@ def test_a_whole_node_trains_all_folds_in_one_job_and_ends_in_order(
     sweep.until(lambda: cluster.job(job)["JobState"] == "RUNNING")
     sweep.until(lambda: sweep.log.read_text().count("this sweep will take") == 2)
     cluster.run_client(["scancel", "--batch", "--signal=USR2", job])  # as near the time limit
-    sweep.finishes("nothing to compare")
+    sweep.finishes()
     assert "near its time limit, queued again" in sweep.log.read_text()
     assert sweep.numbers() == undisturbed
 
