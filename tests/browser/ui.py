@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 Seen = TypeVar("Seen")
 PATIENCE_S = 30.0
 CARD = "experiment-view-compare-runs-card"
+FROM_ABOVE = """(links) => {
+    const top = (link) => link.getBoundingClientRect().top;
+    return [...new Set(links.sort((one, other) => top(one) - top(other)).map((link) => link.innerText))];
+}"""
 CUT = """(links) => links.filter((link) => link.scrollWidth > link.clientWidth).map((link) => link.innerText)"""
 COLORS = """(drawn) => drawn.map((one) => getComputedStyle(one).fill)"""
 ON_SAME_HEIGHT = """(cells, name) => {
@@ -70,9 +74,8 @@ class Ui:
 
     def names(self) -> list[str]:
         """Of the runs in the list, from above."""
-        links = self.grid.get_by_role("gridcell").get_by_role("link").all()
-        tops = {link.inner_text(): (link.bounding_box() or {"y": 0.0})["y"] for link in links}
-        return sorted(tops, key=lambda name: tops[name])
+        links = self.grid.get_by_role("gridcell").get_by_role("link")
+        return list(links.evaluate_all(FROM_ABOVE))  # at once: the list may be about to change
 
     def cut_names(self) -> list[str]:
         """Those that do not fit into the list."""
