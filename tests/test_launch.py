@@ -223,6 +223,7 @@ def disturbed(home: Path, *extra: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.timeout(600)  # five launches
 def test_however_it_is_ended_and_started_again_it_ends_with_the_same_numbers(
     finished: subprocess.CompletedProcess[str], home: Path, other_mirror: str
 ) -> None:

@@ -153,7 +153,10 @@ def searched(
 
 
 def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(scratch: Path, tmp_path: Path) -> None:
-    asha, place = search.Asha("dice_val", epochs=8, first=2, factor=2), Pretending("cpu", 3, lambda seed, fold: 0.3)
+    asha, place = (
+        search.Asha("dice_val", epochs=8, first=2, factor=2),
+        Pretending("cpu", 3, seconds=lambda seed, fold: 0.3),
+    )
     best, *others = searched(seeds(tmp_path, 5, Sweep(asha=True), 8), place, scratch, asha)
     assert best.done()  # it came first
     for c in others:
