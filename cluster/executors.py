@@ -235,7 +235,7 @@ def place(device: str, slots: int | None) -> Place:
 
     slots: folds at a time, if the user said so; else one per GPU, or one per core.
     """
-    workers = [_submit(worker.usable_device, device) for _ in range(_gpus() or slots or cores())]
+    workers = [_submit(worker.usable_device, device) for _ in range(slots or _gpus() or cores())]
     usable, *_ = [outcome(one) for one in workers]  # all have imported torch then, side by side
     if usable == "cuda" and not _gpus():
         raise ValueError("train.device: torch sees a GPU, Ray none (CUDA_VISIBLE_DEVICES?); wanted both or cpu")
