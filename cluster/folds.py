@@ -1,7 +1,7 @@
 """Run the folds of one configuration side by side; their mean per epoch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,8 @@ class Configuration:
     """as in sweep.metric"""
     confidence: float = 0.99
     """as in sweep.confidence"""
+    discarded: set[int] = field(default_factory=set, compare=False)
+    """folds that count as not begun although they were trained; cluster/renewal.py removes them in time"""
 
     @property
     def branch(self) -> str:
@@ -56,7 +58,10 @@ class Configuration:
 
     @property
     def runs(self) -> list[RunFolder]:
-        return [RunFolder(self.folder / f"fold_{k}") for k in range(self.config["train"]["folds"])]
+        return [
+            RunFolder(self.folder / f"fold_{k}", discarded=k in self.discarded)
+            for k in range(self.config["train"]["folds"])
+        ]
 
     def done(self) -> bool:
         return all(run.outcome() == "DONE" and not run.lost() for run in self.runs)

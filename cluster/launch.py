@@ -199,9 +199,8 @@ def run(request: Request) -> int:
         return 0
     if wanted.site.kind in QUEUES and wanted.driver != "answer":
         plan.check(task)
-        if wanted.same_code and not wanted.plan and wanted.driver != "here":  # before it is decided what is left
-            with locked(sweep_folder):
-                renewal.renew(task.configurations, same_code=True)
+        if wanted.same_code and wanted.driver != "here":  # before it is decided what is left
+            renewal.name(task.configurations, same_code=True)
         if wanted.plan or (task.left and wanted.driver != "here"):  # of what is done, the table stands here at once
             return _plan_or_queue(request, task)
     with locked(sweep_folder):
@@ -209,7 +208,7 @@ def run(request: Request) -> int:
         proposed.write()
         watcher = Watcher(proposed, sweep_folder, request.selection, uri)
         if wanted.driver != "answer":
-            renewal.renew(task.configurations, wanted.same_code)
+            renewal.name(task.configurations, wanted.same_code)
         if (task.left or not proposed.exhausted()) and wanted.driver != "answer":
             if trains_here and not new_patients:
                 confirm.check_login_node(wanted.yes)
@@ -237,7 +236,8 @@ def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
     epochs = task.settings.train.epochs
     first = ways.asha_first or max(1, epochs // 5)
     asha = search.Asha(ways.metric, epochs, first, ways.asha_factor) if ways.asha else None
-    with places.opened(task) as room:
+    with places.opened(task) as room:  # the price was asked
+        renewal.discard(task.configurations)
         signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = room.place
         proposed.open(room.slots, again=asha is not None)
@@ -255,7 +255,7 @@ def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
 def _plan_or_queue(request: Request, task: Task) -> int:
     """Slurm: show what would be queued; unless plan=true, queue it and return."""
     wanted, site = task.settings, task.site
-    argv = [word for word in request.argv if not word.startswith("same_code=")]  # done already, and once
+    argv = [word for word in request.argv if not word.startswith("same_code=")]  # done here, and once
     _check_folders(task.configurations)
     known = None
     if site.kind == "slurm" and task.left:
@@ -273,6 +273,9 @@ def _plan_or_queue(request: Request, task: Task) -> int:
     for line in task.cuts:
         print(f"cut: {line}", flush=True)
     confirm.confirm_gpu_hours(cost.gpu_hours, wanted.confirm_above_gpu_hours, wanted.yes)
+    if wanted.same_code:
+        with locked(task.folder):
+            renewal.discard(task.configurations)
     _record(task)
     costs.keep(task.folder, cost)
     if wanted.driver == "none" or not _driver_may_submit(task):

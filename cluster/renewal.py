@@ -11,18 +11,32 @@ from mtl.runfolder import RunFolder
 from mtl.version import code_hash
 
 
-def renew(configurations: Sequence[Configuration], same_code: bool) -> None:
-    """Name finished folds that lost files, which are trained again; with same_code also those that something else has
-    trained than would train them now."""
-    runs = [run for c in configurations for run in c.runs]
-    for run in runs:
+def name(configurations: Sequence[Configuration], same_code: bool) -> None:
+    """Say which finished folds lost files; with same_code also which were trained by something else than would train
+    them now. These count as not begun from now on, and are removed by discard()."""
+    for run in (run for c in configurations for run in c.runs):
         if lost := run.lost():
-            where = f"{run.path.parent.name}/{run.path.name}"
-            print(f"{where}: lost {', '.join(lost)} (removed, or purged?): trained again", file=sys.stderr, flush=True)
-    if same_code:
-        for run, what in _unlike([run for run in runs if run.outcome() == "DONE"]):
-            print(f"{run.path.parent.name}/{run.path.name}: trained with {what}: trained again", flush=True)
-            remove(run.path)
+            print(f"{_shown(run)}: lost {', '.join(lost)} (removed, or purged?): trained again", file=sys.stderr)
+    if not same_code:
+        return
+    unlike = {run.path: what for run, what in _unlike([r for c in configurations for r in c.runs if r.outcome() == "DONE"])}
+    for c in configurations:
+        for k, run in enumerate(c.runs):
+            if run.path in unlike:
+                print(f"{_shown(run)}: trained with {unlike[run.path]}: trained again", flush=True)
+                c.discarded.add(k)
+
+
+def discard(configurations: Sequence[Configuration]) -> None:
+    """Remove what name() found, once the user has agreed to train it again."""
+    for c in configurations:
+        for k in sorted(c.discarded):
+            remove(c.runs[k].path)
+            c.discarded.discard(k)
+
+
+def _shown(run: RunFolder) -> str:
+    return f"{run.path.parent.name}/{run.path.name}"
 
 
 def _unlike(done: Sequence[RunFolder]) -> list[tuple[RunFolder, str]]:

@@ -30,8 +30,9 @@ KEPT = ("config.yaml", "epochs.jsonl", "best.pt", "volumes.csv", "slices.csv")
 class RunFolder:
     """One fold of one configuration."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, discarded: bool = False) -> None:
+        """discarded: it will be removed before anything is trained in it, and counts as empty until then."""
+        self.path, self._discarded = path, discarded
         self.last, self.best = path / "last.pt", path / "best.pt"
 
     def check(self, config: Mapping[str, Any]) -> None:
@@ -72,6 +73,8 @@ class RunFolder:
         return self._lines("usage.jsonl")
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
+        if self._discarded:
+            return []
         try:
             lines = (self.path / name).read_text().splitlines()
         except FileNotFoundError:
@@ -89,7 +92,7 @@ class RunFolder:
 
     def outcome(self) -> str | None:
         """DONE, STOPPED, FAILED, or None while there is more to do."""
-        return next((name for name in OUTCOMES if (self.path / name).exists()), None)
+        return None if self._discarded else next((name for name in OUTCOMES if (self.path / name).exists()), None)
 
     def lost(self) -> list[str]:
         """Files that a finished fold must have and has not any more: a purge of old files may have taken them."""

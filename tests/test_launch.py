@@ -311,9 +311,18 @@ def test_a_tracking_server_that_is_not_there_is_one_line_before_anything_is_trai
     assert folds(home / "runs-down") == {}
 
 
-def test_above_the_limit_it_asks_and_without_a_terminal_ends(home: Path) -> None:
-    refused = launch(home, "train.epochs=3", "confirm_above_hours=0", "runs=runs-price")
-    assert refused.returncode == 2
-    assert "this sweep will take about" in refused.stdout
-    assert "there is no terminal to ask at" in refused.stderr
-    assert folds(home / "runs-price") == {}
+@pytest.mark.usefixtures("finished")
+def test_above_the_limit_it_asks_and_without_a_yes_what_there_was_stays(home: Path) -> None:
+    fold = folds(home / "runs")[f"{next((home / 'runs' / 'branch_location').glob('branch-up1-*')).name}/fold_1"]
+    done = (fold.path / "DONE").read_text()
+    (fold.path / "DONE").write_text(json.dumps({**json.loads(done), "code": "older"}))
+    try:
+        refused = launch(home, "train.epochs=2", "same_code=true", "confirm_above_hours=0")
+        assert refused.returncode == 2
+        assert f"{fold.path.parent.name}/fold_1: trained with code older: trained again" in refused.stdout
+        assert re.search(r"this sweep will take about .* 1 folds to train", refused.stdout)
+        assert "there is no terminal to ask at" in refused.stderr
+        assert fold.outcome() == "DONE"
+        assert len(fold.epochs()) == 2
+    finally:
+        (fold.path / "DONE").write_text(done)

@@ -163,13 +163,17 @@ def test_folds_of_another_code_are_trained_again_where_that_is_asked_and_lost_on
     told = json.loads((first.runs[1].path / "DONE").read_text())
     (first.runs[1].path / "DONE").write_text(json.dumps({**told, "code": "older"}))
     (second.runs[0].path / "best.pt").unlink()
-    renewal.renew(source.configurations, same_code=False)
+    renewal.name(source.configurations, same_code=False)
     shown = capsys.readouterr()
     assert shown.err == f"{second.name}/fold_0: lost best.pt (removed, or purged?): trained again\n"
     assert (first.done(), second.done()) == (True, False)
-    renewal.renew(source.configurations, same_code=True)
+    renewal.name(source.configurations, same_code=True)
     assert capsys.readouterr().out == f"{first.name}/fold_1: trained with code older: trained again\n"
     assert [run.outcome() for run in first.runs] == ["DONE", None, "DONE"]
+    assert first.runs[1].epochs() == []  # its price counts whole
+    assert (first.folder / "fold_1" / "DONE").exists()  # until the user has agreed
+    renewal.discard(source.configurations)
+    assert [run.path.exists() for run in first.runs] == [True, False, True]
 
 
 # How full the slots are.
