@@ -42,7 +42,7 @@ def answer(proposed: Roster, selection: str, watcher: Watcher, models: bool) -> 
 
 def _log_models(sweep_folder: Path, uri: str) -> None:
     """The winner's models in MLflow, by a process of its own: this one imports no torch."""
-    command = [sys.executable, "-m", "cluster.tracking.models", str(sweep_folder), "--to", uri]
+    command = [sys.executable, "-m", "cluster.tracking", "models", str(sweep_folder), "--to", uri]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=MODELS_S, check=False)
     except subprocess.TimeoutExpired:
@@ -56,7 +56,7 @@ def _log_models(sweep_folder: Path, uri: str) -> None:
 
 
 def _again(sweep_folder: Path) -> str:
-    return f"python -m cluster.tracking.models {shown(sweep_folder)} does it again"
+    return f"python -m cluster.tracking models {shown(sweep_folder)} does it again"
 
 
 def shown(path: Path) -> str:

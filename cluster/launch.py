@@ -176,8 +176,7 @@ def run(request: Request) -> int:
     searched = roster.space_of(wanted, request.given)  # a wrong value is found before any data are made
     # Absolute: Tune lets every trial work in a folder of its own.
     runs = Path(wanted.runs).expanduser().resolve()
-    uri = wanted.tracking.uri or uris.default(runs)
-    uris.check(uri)
+    uri = uris.chosen(wanted.tracking.uri, runs)
     limits, cuts = policy.Policy({}), list[str]()
     if wanted.site.kind in QUEUES:
         limits = policy.read(wanted.site.policy)

@@ -14,12 +14,13 @@ from mtl.version import code_hash
 def name(configurations: Sequence[Configuration], same_code: bool) -> None:
     """Say which finished folds lost files; with same_code also which were trained by something else than would train
     them now. These count as not begun from now on, and are removed by discard()."""
-    for run in (run for c in configurations for run in c.runs):
+    runs = [run for c in configurations for run in c.runs]
+    for run in runs:
         if lost := run.lost():
             print(f"{_shown(run)}: lost {', '.join(lost)} (removed, or purged?): trained again", file=sys.stderr)
     if not same_code:
         return
-    unlike = {run.path: what for run, what in _unlike([r for c in configurations for r in c.runs if r.outcome() == "DONE"])}
+    unlike = {run.path: what for run, what in _unlike([run for run in runs if run.outcome() == "DONE"])}
     for c in configurations:
         for k, run in enumerate(c.runs):
             if run.path in unlike:

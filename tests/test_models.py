@@ -11,7 +11,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from cluster.tracking import models
+from cluster.tracking import command, models
 from data_prep.files import write_csv
 from mtl import augment, checkpoint, deploy
 from mtl.config import Config, Model, Train, fold_dict
@@ -155,7 +155,7 @@ def test_what_stands_in_their_way_is_one_line(sweep: Path, tmp_path: Path, capsy
     (folder,) = sweep.glob("branch-up4-*")
 
     def refused() -> str:
-        assert models.main([str(sweep), "--to", uri]) == 2
+        assert command.main(["models", str(sweep), "--to", uri]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
@@ -180,7 +180,7 @@ def test_what_stands_in_their_way_is_one_line(sweep: Path, tmp_path: Path, capsy
     assert "verdict.json: no such file" in refused()
     assert MlflowClient(uri).get_experiment_by_name("sweep") is None
     call(sweep, "up4")
-    assert models.main([str(sweep), "--to", uri]) == 0
+    assert command.main(["models", str(sweep), "--to", uri]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("/")[0] for line in lines] == ["models:"] * 3
     assert lines[2].endswith(f"(sweep/{folder.name}/fold_2)")

@@ -2,6 +2,7 @@
 
     python -m cluster.tracking mirror RUNS [--to URI]             # write what MLflow has not yet
     python -m cluster.tracking serve RUNS [--to URI] [--port N]   # the same again and again, and the UI on this machine
+    python -m cluster.tracking models RUNS [--to URI]             # the networks of one sweep's winner, as a launch does
 
 RUNS is runs/ or one sweep's folder. URI is MLflow's store or server: sqlite:///FILE, http://HOST:PORT or a database;
 default: mlflow.db beside the runs, or on a local disk of yours where these lie on a network file system.
@@ -16,15 +17,14 @@ import sys
 from pathlib import Path
 
 from cluster.tracking import uris
-from cluster.tracking.folders import processes, sweep_folders
+from cluster.tracking.folders import processes, sweep_folder, sweep_folders
 from data_prep.files import Locked
 
 
 def mirror(runs: Path, to: str | None) -> None:
     """Let MLflow have every sweep in `runs`, as it stands in its folder now."""
     folders = sweep_folders(runs)
-    uri = to or uris.default(folders[0].parent)
-    uris.check(uri)
+    uri = uris.chosen(to, folders[0].parent)
     from cluster.tracking.mirror import Mirror
 
     gc.freeze()  # MLflow's million objects need not be looked through again and again
@@ -33,6 +33,22 @@ def mirror(runs: Path, to: str | None) -> None:
         one.refresh(elsewhere=False)
         print(f"{folder.name}: {one.runs} runs", flush=True)
     print(f"MLflow: {uris.how_to_look(uri)}")
+
+
+def models(runs: Path, to: str | None) -> None:
+    """Let MLflow have the networks of a sweep's winner, and no others of it."""
+    folder = sweep_folder(runs)
+    uri = uris.chosen(to, folder.parent)
+    from cluster.tracking import models as networks
+
+    for path, address in networks.log(folder, uri):
+        print(f"{address} ({path})", flush=True)
+
+
+def serve(runs: Path, to: str | None, port: int | None) -> None:
+    from cluster.tracking import serve as ui
+
+    ui.serve(runs, to, port)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog=told[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("mirror", "serve"))
+    parser.add_argument("what", choices=("mirror", "serve", "models"))
     parser.add_argument("runs", type=Path, metavar="RUNS", help="runs/ or a sweep's folder; only read")
     parser.add_argument("--to", metavar="URI", help="MLflow's store or server")
     parser.add_argument("--port", type=int, metavar="N", help="serve: the UI's port (default: 5000, or the next free)")
@@ -54,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.what == "mirror":
             mirror(args.runs, args.to)
+        elif args.what == "serve":
+            serve(args.runs, args.to, args.port)
         else:
-            from cluster.tracking import serve
-
-            serve.serve(args.runs, args.to, args.port)
+            models(args.runs, args.to)
     except (OSError, ValueError, Locked) as error:
         print(f"tracking: {uris.without_password(str(error))}", file=sys.stderr)
         return 2

@@ -1,17 +1,13 @@
 """The winner's networks, one a fold, as MLflow models; an earlier winner's are deleted.
 
-    python -m cluster.tracking.models SWEEP_FOLDER [--to URI]     # such as runs/branch_location
+    python -m cluster.tracking models runs/branch_location
 
 mlflow.pytorch.load_model(URI of a model) gives a module (mtl/deploy.py: raw grey levels in, probabilities and areas
 out, any number of slices); mlflow.pyfunc.load_model the same for arrays. Asked again it makes nothing twice.
-Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
-import argparse
 import hashlib
 import json
-import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,15 +18,13 @@ from typing import Any
 
 import numpy as np
 from mlflow.entities import LoggedModel, LoggedModelOutput
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.types import Schema, TensorSpec
 
-from cluster.tracking import folders, uris
 from cluster.tracking.mirror import Mirror
+from cluster.tracking.mirror_writer import told
 from cluster.tracking.mirrored import PATH_TAG, RUNS_TAG
-from data_prep.files import Locked
 from mtl import deploy
 from mtl.config import flat
 from mtl.runfolder import RunFolder
@@ -59,7 +53,10 @@ class Winner:
 
 
 def log(sweep_folder: Path, uri: str) -> Iterator[tuple[str, str]]:
-    """Let MLflow have the winner's models and no others of this sweep; each fold's path and its model's address."""
+    """Let MLflow have the winner's models and no others of this sweep; each fold's path and its model's address.
+
+    ValueError where the sweep has no winner yet or a network of it is lost; OSError where MLflow does not take them.
+    """
     folder = sweep_folder.resolve()
     configuration = folder / winner(folder)
     runs = [RunFolder(path) for path in sorted(configuration.glob("fold_*"), key=lambda p: int(p.name[5:]))]
@@ -67,18 +64,21 @@ def log(sweep_folder: Path, uri: str) -> Iterator[tuple[str, str]]:
     mirror = Mirror(uri, folder)
     mirror.close()
     paths = [f"{folder.name}/{configuration.name}/{run.path.name}" for run in runs]
-    wanted = [Winner(run, path, mirror.run_id(path)) for run, path in zip(runs, paths, strict=True)]
-    there = _keep_only(mirror, uri, wanted)
+    with told(uri):
+        wanted = [Winner(run, path, mirror.run_id(path)) for run, path in zip(runs, paths, strict=True)]
+        there = _keep_only(mirror, uri, wanted)
     for one, module in zip(wanted, modules, strict=True):
-        yield one.path, f"models:/{there.get(one.path) or _log(mirror, one, module)}"
+        with told(uri):
+            model = there.get(one.path) or _log(mirror, one, module)
+        yield one.path, f"models:/{model}"
 
 
 def winner(sweep_folder: Path) -> str:
     """The folder's name of the configuration that the verdict names; where it calls no winner, of the best."""
     path = sweep_folder / "verdict.json"
     try:
-        told = json.loads(path.read_text())
-        name = told["winner"] or told["best"]
+        verdict = json.loads(path.read_text())
+        name = verdict["winner"] or verdict["best"]
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; the sweep's launch writes it at its end") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -160,28 +160,3 @@ def _save(path: Path, module: deploy.Deployed, model: Model, about: dict[str, An
     )
     model.flavors["python_function"]["loader_module"] = deploy.__name__  # MLflow's own takes one tensor as an answer
     model.save(str(path / "MLmodel"))
-
-
-def main(argv: list[str] | None = None) -> int:
-    os.umask(0o077)
-    parser = argparse.ArgumentParser("python -m cluster.tracking.models", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("sweep", type=Path, metavar="SWEEP_FOLDER", help="a sweep's run folder; only read")
-    parser.add_argument("--to", metavar="URI", help="MLflow's store or server; default: as cluster.tracking's")
-    args = parser.parse_args(argv)
-    try:
-        folder = folders.sweep_folder(args.sweep)
-        uri = args.to or uris.default(folder.parent)
-        uris.check(uri)
-        for path, address in log(folder, uri):
-            print(f"{address} ({path})", flush=True)
-    except (OSError, ValueError, Locked, MlflowException) as error:
-        print(f"models: {uris.without_password(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nmodels: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

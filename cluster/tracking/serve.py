@@ -29,10 +29,9 @@ START_S, END_S = 180.0, 15.0
 def serve(runs: Path, to: str | None, port: int | None) -> None:
     """Mirror every sweep in `runs`, show them, and go on until interrupted. ValueError says what is wrong."""
     found = folders.sweep_folders(runs)
-    uri = _absolute(to) if to else uris.default(found[0].parent)
-    if uri.startswith("http"):
-        raise ValueError(f"--to {uri}: is a server already; mirror into it: python -m cluster.tracking mirror")
-    uris.check(uri)
+    if to and to.startswith("http"):
+        raise ValueError(f"--to {to}: is a server already; mirror into it: python -m cluster.tracking mirror")
+    uri = uris.chosen(to, found[0].parent)
     free = _port(port)
     kept = Kept(runs, uri)
     kept.refresh()
@@ -80,14 +79,6 @@ class Kept:
         if line not in self._told:
             print(f"tracking: {uris.without_password(line)}", file=sys.stderr, flush=True)
         self._told.add(line)
-
-
-def _absolute(uri: str) -> str:
-    """The server runs in another folder."""
-    if not uri.startswith("sqlite:///"):
-        return uri
-    path = stores.database(uri)
-    return uri.replace(str(path), str(path.absolute()), 1)
 
 
 def _port(wanted: int | None) -> int:

@@ -28,6 +28,16 @@ ENVIRONMENT = {
 IDENTITY = ".mirror-id"
 
 
+def chosen(given: str | None, runs: Path) -> str:
+    """The address that was given, else default(runs), checked: ValueError as check() says it."""
+    uri = given or default(runs)
+    check(uri)
+    if not uri.startswith("sqlite:///"):
+        return uri
+    path = stores.database(uri)  # absolute: MLflow's server and trials work in other folders
+    return uri.replace(str(path), str(path.absolute()), 1)
+
+
 def default(runs: Path) -> str:
     """sqlite beside the runs; where these lie on a network file system, on a local disk of whoever looks."""
     runs = runs.resolve()
