@@ -11,6 +11,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 from cluster import snapshot, worker
 from cluster.site import Site
 from data_prep import files
+from sweeps import search
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -79,6 +81,8 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
         import ray
 
+        tune = threading.Thread(target=search.prepare, daemon=True)
+        tune.start()  # beside ray.init, which only waits for its daemons
         try:
             with _shut_in():
                 ray.init(
@@ -95,6 +99,7 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
                 )
             yield scratch
         finally:
+            tune.join()
             ray.shutdown()
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WATCH_S, MIRROR_S = 1.0, 3.0
 """How often the run folders are looked at, for the display and for the mirror."""
+FIRST_MIRROR_S = 10.0
+"""until the mirror's first look, whose import of MLflow would take a core from the processes that start"""
 RESTS = 4
 """times as long as the mirror has worked it rests: training has the cores for itself meanwhile"""
 
@@ -64,7 +66,7 @@ class Watcher:
             display.stop()
 
     def _keep_mirror(self) -> None:
-        wait_s = MIRROR_S
+        wait_s = FIRST_MIRROR_S
         while not self._stop.wait(wait_s):
             begin = time.monotonic()
             self._try(lambda mirror: mirror.sync())

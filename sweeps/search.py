@@ -15,6 +15,12 @@ Evaluate = Callable[[Any, Report], None]
 
 TRIAL_RESOURCES = {"cpu": 0.01}
 """A trial only waits for its folds; these have resources of their own."""
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folder and MLflow hold what these would write
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must reach the launcher
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 METRICS = {"dice_val": "max", "area_mad_mm2": "min"}
 """what configurations may be compared by, and which end is the good one"""
 
@@ -44,6 +50,12 @@ class Asha:
     factor: int
 
 
+def prepare() -> None:
+    """Import Ray Tune. That takes two seconds, so it may be done beforehand where a process has to wait anyway."""
+    os.environ |= ENVIRONMENT
+    import ray.tune  # noqa: F401
+
+
 def room_for_another(unended: Sequence[int], slots: int, ahead: int = 0) -> bool:
     """Whether a free slot would find no fold waiting, or fewer than `ahead`: then the next configuration is due, and
     not before, so that it is proposed with as much known as can be. unended: folds of each one under way."""
@@ -59,12 +71,7 @@ def search(
     run folders; Tune's own state in `scratch` is not needed afterwards. A trial that raises leaves the others running;
     what they raised is returned. A trial that asha stops is ended in its report.
     """
-    os.environ |= {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the run folder and MLflow hold what these would write
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C must reach the launcher
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-    }
+    prepare()
     from ray import tune
 
     def trial(config: dict[str, Any]) -> None:
