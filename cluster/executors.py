@@ -29,7 +29,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a worker without a share of a GPU can still say that there is one
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_prestart_worker_first_driver": "0",  # processes that nobody asks for: ours have an environment of their own
-    "RAY_num_workers_soft_limit": "10000",  # Ray else ends warm workers that wait while a trial begins
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     # A tracking server that is down may cost seconds, not the minutes of MLflow's own seven tries.
@@ -73,7 +72,9 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
     bounded: it takes no more of the node's memory for its own than it needs, in a job that shares the node or has it
     for a while; Ray else counts the whole machine's.
     """
-    os.environ |= ENVIRONMENT
+    # More processes than cores may wait: Ray else ends warm workers while a trial begins. Not without end: each trial
+    # that Tune starts in an earlier one's process leaves one behind.
+    os.environ |= {**ENVIRONMENT, "RAY_num_workers_soft_limit": str(cores() + 8)}
     with _scratch() as scratch:
         token = scratch / "token"
         with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:

@@ -86,7 +86,7 @@ def search(
             max_concurrent_trials=most,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
+        run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0, callbacks=[_saying_nothing()]),
     ).fit()
     return [str(error) for error in results.errors]
 
@@ -118,6 +118,17 @@ def _asking(source: Source) -> Any:
             """As save()."""
 
     return Asking()
+
+
+def _saying_nothing() -> Any:
+    """Instead of Tune's own, which prints a line for each trial that ended without a report, whatever `verbose` is."""
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Silent(TrialProgressCallback):  # type: ignore[misc]
+        def on_trial_complete(self, *_: Any, **__: Any) -> None:
+            """The display says how folds end."""
+
+    return Silent()
 
 
 def _halving(asha: Asha) -> Any:

@@ -11,7 +11,9 @@ from data_prep import convert, phantom, store
 from mtl.data import Slices, folds_of
 from tests.benchmarks import (
     conversion,
+    driving,
     epoch,
+    launching,
     loading,
     metrics,
     queueing,
@@ -123,3 +125,14 @@ def test_a_broker_with_a_made_up_cluster_queues_each_configuration_once() -> Non
 def test_a_folds_start_is_measured_to_its_first_step(store_path: Path) -> None:
     row = starting.run(store_path, store.open(store_path).digest, rounds=1, warm_up=0)
     assert re.search(r"first step: [\d.]+ times torch and the store \(.*, 1 rounds; [\d.]+ s; wanted 1.5", row)
+
+
+def test_a_launch_is_measured_to_its_first_fold() -> None:
+    row = launching.run(rounds=1, warm_up=0)
+    assert re.search(
+        r"first fold's training: [\d.]+ times ray.init and import torch \(.*, 1 rounds; .*; wanted 1.3\)", row
+    )
+
+
+def test_the_drivers_memory_is_measured() -> None:
+    assert re.search(r"at 3 finished trials: \d+ MB, .* bare Ray Tune \d+ MB; -?\d+ MB above it", driving.run(trials=3))

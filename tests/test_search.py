@@ -68,6 +68,12 @@ def test_what_a_trial_queues_runs_in_the_processes_that_are_warm(scratch: Path, 
     assert int((tmp_path / "pid").read_text()) in warm
 
 
+def test_a_trial_that_reports_nothing_is_not_told_of(scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    assert search.search(Listed([1]), lambda tried, report: None, scratch) == []
+    assert capfd.readouterr().out == ""
+
+
 def test_a_device_that_is_not_there_is_refused(scratch: Path) -> None:
     with pytest.raises(ValueError, match=r"^train.device is 'mps', which is not usable here; usable: .*cpu"):
         executors.place("mps", 1)

@@ -15,7 +15,7 @@ from tests.pretended_folds import Listed
 
 
 def ours(trials: int, home: Path) -> None:
-    """The search, then a mirror of as many configurations of one fold."""
+    """The search, then a mirror of as many configurations of three folds."""
     from cluster.tracking.mirror import Mirror
     from sweeps import search
     from tests.benchmarks.mirroring import make
@@ -24,21 +24,21 @@ def ours(trials: int, home: Path) -> None:
         report({"epoch": 1, "dice_val_mean": 0.5})
 
     with executors.local_ray() as scratch:
-        assert search.search(Listed(list(range(trials)), 4), evaluate, scratch) == []
-        Mirror(f"sqlite:///{home}/mlflow.db", make(home / "runs" / "sweep", trials, 1, 2)).sync()
+        assert search.search(Listed(list(range(trials)), 1), evaluate, scratch) == []
+        Mirror(f"sqlite:///{home}/mlflow.db", make(home / "runs" / "sweep", trials, 3, 2)).sync()
 
 
 def bare(trials: int, home: Path) -> None:
-    from ray import tune
+    with executors.local_ray() as scratch:  # Ray takes its token as it is imported
+        from ray import tune
 
-    def trial(config: dict[str, Any]) -> None:
-        tune.report({"epoch": 1, "dice_val_mean": 0.5})
+        def trial(config: dict[str, Any]) -> None:
+            tune.report({"epoch": 1, "dice_val_mean": 0.5})
 
-    with executors.local_ray() as scratch:
         tune.Tuner(
             tune.with_resources(trial, {"cpu": 0.01}),
             param_space={"n": tune.grid_search(list(range(trials)))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=4, reuse_actors=True),
+            tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(name="tune", storage_path=str(scratch), verbose=0),
         ).fit()
 
