@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cluster.site import Site
 from data_prep.store import check_size
-from mtl.config import Config, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict
+from mtl.config import Config, Loss, Model, Optim, Protocol, Train, Weighting, between, choice, from_dict
 from sweeps.asked import short
 from sweeps.search import METRICS
 from sweeps.space import WAYS
@@ -30,7 +30,14 @@ GROUPS = {
     "profile": ROOT / "cluster" / "profiles",
 }
 DRIVERS = ("job", "here", "none", "answer")
-SECTIONS = {"model": Model, "train": Train, "optim": Optim, "weighting": Weighting, "protocol": Protocol}
+SECTIONS = {
+    "model": Model,
+    "train": Train,
+    "optim": Optim,
+    "weighting": Weighting,
+    "loss": Loss,
+    "protocol": Protocol,
+}
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ class Settings:
     train: Train = field(default_factory=Train)
     optim: Optim = field(default_factory=Optim)
     weighting: Weighting = field(default_factory=Weighting)
+    loss: Loss = field(default_factory=Loss)
     protocol: Protocol = field(default_factory=Protocol)
     predict: Predict = field(default_factory=Predict)
     sweep: Sweep = field(default_factory=Sweep)

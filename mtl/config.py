@@ -24,6 +24,7 @@ AREA_SCALES = ("fold", "none")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 WEIGHTINGS = ("learned", "fixed", "equal")
 SELECTIONS = ("validation", "test")
+SEGMENTATION_LOSSES = ("cross_entropy", "dice_ce")
 
 Section = TypeVar("Section")
 
@@ -81,6 +82,8 @@ class Train:
     """memory layout of the network; true was faster wherever it was measured"""
     compile: bool = False
     """compile the training step with torch.compile: a minute or more at the start, and no gain where it was measured"""
+    diagnose: bool = False
+    """each epoch, on one batch: the angle between both tasks' gradients on what they share; changes no number"""
     device: str = "auto"
     """auto (CUDA, else the CPU), cpu, cuda or mps; one that is asked for and not usable is an error"""
 
@@ -125,6 +128,15 @@ class Weighting:
 
 
 @dataclass(frozen=True)
+class Loss:
+    segmentation: str = "cross_entropy"
+    """cross_entropy: the paper's; dice_ce: plus 1 - soft Dice, as nnU-Net's users ask for; eq. (5) does not cover it"""
+
+    def __post_init__(self) -> None:
+        choice("loss.segmentation", self.segmentation, SEGMENTATION_LOSSES)
+
+
+@dataclass(frozen=True)
 class Protocol:
     selection: str = "validation"
     """validation: the best epoch is chosen on fold k+1's patients; test: on fold k itself, as in the paper"""
@@ -149,6 +161,7 @@ class Config:
     train: Train = field(default_factory=Train)
     optim: Optim = field(default_factory=Optim)
     weighting: Weighting = field(default_factory=Weighting)
+    loss: Loss = field(default_factory=Loss)
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """Figures of single cases and of the training: contours, learned weights, learning curves."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -134,6 +135,43 @@ def learning(trained: Sequence[Trained]) -> Figure | None:
         figure, trained, [Line2D([], [], **MEAN, label="mean of folds"), Line2D([], [], **BEST, label="best epoch")]
     )
     return figure
+
+
+def conflict(trained: Sequence[Trained]) -> Figure | None:
+    """The cosine between both tasks' gradients on what they share and the ratio of their norms per epoch, and the
+    cosine by level of the network (not in the paper), a row a configuration. None where no fold was diagnosed."""
+    diagnosed = [one for one in trained if any("grad_cosine" in r for records in one.epochs for r in records)]
+    if not diagnosed:
+        return None
+    names = ("cosine of both gradients", "norm: area / segmentation", "cosine by level")
+    figure, rows = _rows([one.label for one in diagnosed], names)
+    for one, (cosine_ax, ratio_ax, level_ax) in zip(diagnosed, rows, strict=True):
+        _draw_folds(cosine_ax, series(one, "grad_cosine"), log=False, mean=True)
+        _draw_folds(ratio_ax, series(one, "grad_norm_ratio"), log=True, mean=True)
+        _draw_levels(level_ax, one)
+        for ax in (cosine_ax, level_ax):
+            ax.axhline(0, color=GREY, linewidth=0.8)
+    _legend(figure, diagnosed, [Line2D([], [], **MEAN, label="mean of folds")])
+    return figure
+
+
+def _draw_levels(ax: Axes, one: Trained) -> None:
+    """Mean over epochs, a line a fold and their mean, along the forward pass."""
+    prefix = "grad_cosine_"
+    named = dict.fromkeys(name for records in one.epochs for record in records for name in record)
+    levels = [name.removeprefix(prefix) for name in named if name.startswith(prefix)]
+    of_folds = [[_mean(fold) for fold in series(one, prefix + level)] for level in levels]
+    for k, line in enumerate(np.array(of_folds).T):
+        ax.plot(levels, line, linewidth=0.9, marker=".", **_fold_style(k))
+    ax.plot(levels, np.mean(of_folds, axis=1), **MEAN)
+    ax.tick_params(axis="x", rotation=60)
+    ax.set_xlabel("")
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that were measured."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
 def series(one: Trained, key: str) -> list[np.ndarray]:

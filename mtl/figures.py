@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from data_prep.files import atomic
 from mtl.figure_areas import figure3_areas, figure4a_boxes, figure4b_intervals, mass
 from mtl.figure_parts import DPI, TEXT_PT, Mean, draw_means, grid, mean_legend, mean_of, reach, row_in
-from mtl.figure_training import contours, learning, trajectories
+from mtl.figure_training import conflict, contours, learning, trajectories
 from mtl.metrics import VOLUME_METRICS
 from mtl.paper import IN_PAPER, TABLE1
 from mtl.results import Trained
@@ -94,6 +94,12 @@ FIGURES: dict[str, tuple[Draw, str]] = {
         learning,
         "Training losses, and Dice and area error on the patients on which the best epoch is selected, by epoch: thin "
         "lines the folds, the thick one their mean. A baseline's area is that of its segmentation.",
+    ),
+    "conflict": (
+        conflict,
+        "Conflict between the tasks, once an epoch on one batch (train.diagnose): the cosine between the gradients of "
+        "the two weighted losses on all that both move, below 0 where a step for one undoes the other; the ratio of "
+        "their norms; the cosine by level of the network, mean over epochs. Thin lines the folds, thick their mean.",
     ),
     "mass": (
         mass,

@@ -1,15 +1,20 @@
 """Network and weighting as one module, and its losses on their way from the device."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mtl.loss import area_loss, segmentation_loss
+from mtl.loss import area_loss, segmentation_loss, soft_dice_loss
 from mtl.network import UNet, arithmetic
 from mtl.ranks import Ranks
 from mtl.weighting import Way
+
+SEGMENTATION = {"cross_entropy": (segmentation_loss,), "dice_ce": (segmentation_loss, soft_dice_loss)}
+"""loss.segmentation -> what is added up to L_seg"""
 
 
 class Joint(nn.Module):
@@ -17,9 +22,13 @@ class Joint(nn.Module):
 
     weighting: Way
 
-    def __init__(self, network: UNet, way: Way, among: Ranks, precision: str, *, compiled: bool = False) -> None:
+    def __init__(
+        self, network: UNet, way: Way, among: Ranks, precision: str, segmentation: str, *, compiled: bool = False
+    ) -> None:
+        """segmentation: as in loss.segmentation."""
         super().__init__()
         self.weighting, self.ranks, self.precision = way, among, precision
+        self.segmentation_losses = SEGMENTATION[segmentation]
         self.network = torch.compile(network, dynamic=False) if compiled else network
         self.started = False
 
@@ -28,14 +37,20 @@ class Joint(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The joint loss, L_seg and L_area (mm2; NaN without a regression path), whose means over ranks are the
         batch's: eq. (5) is linear in the two losses."""
-        with arithmetic(self.precision, image.device):
-            logits, area = self.network(image)
-        seg = share * segmentation_loss(logits.float(), mask)
-        reg = seg.new_full((), math.nan) if area is None else share * area_loss(area, area_mm2)
+        seg, reg = (share * loss for loss in self.losses(self.network, image, mask, area_mm2))
         if not self.started:
             self.weighting.start(self.ranks.mean(seg), self.ranks.mean(reg))
             self.started = True
         return self.weighting.total(seg, reg), seg, reg
+
+    def losses(
+        self, network: Callable[[torch.Tensor], Any], image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """L_seg and L_area (mm2; NaN without a regression path)."""
+        with arithmetic(self.precision, image.device):
+            logits, area = network(image)
+        seg = torch.stack([loss(logits.float(), mask) for loss in self.segmentation_losses]).sum()
+        return seg, seg.new_full((), math.nan) if area is None else area_loss(area, area_mm2)
 
 
 class Coming:

@@ -1,4 +1,8 @@
-"""The two task losses and eq. (5), which joins them."""
+"""The two task losses and eq. (5), which joins them.
+
+Outside eq. (5) is the soft Dice loss that may be added to the cross-entropy: Drozdzal et al., "The importance of skip
+connections in biomedical image segmentation", DLMIA 2016; Isensee et al., "nnU-Net", Nature Methods 18 (2021).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +17,23 @@ def segmentation_loss(logits_BKYX: torch.Tensor, mask_B1YX: torch.Tensor) -> tor
     if logits_BKYX.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(logits_BKYX, mask_B1YX.to(logits_BKYX.dtype))
     return F.cross_entropy(logits_BKYX, mask_B1YX[:, 0].long())
+
+
+def soft_dice_loss(logits_BKYX: torch.Tensor, mask_B1YX: torch.Tensor) -> torch.Tensor:
+    """1 - (2 |P M| + 1) / (|P| + |M| + 1), P probabilities and M the mask in pixels; mean over slices and structures.
+
+    By slice, not by batch as in nnU-Net's two-dimensional networks, so that the loss of a batch is the mean of its
+    parts', on however many ranks these are. The pixel that is added lets an empty slice have a right answer.
+    """
+    classes = logits_BKYX.shape[1]
+    if classes == 1:
+        probability, truth = logits_BKYX.sigmoid(), mask_B1YX.to(logits_BKYX.dtype)
+    else:
+        probability = logits_BKYX.softmax(dim=1)[:, 1:]
+        labels = torch.arange(1, classes, device=mask_B1YX.device).view(1, -1, 1, 1)
+        truth = (mask_B1YX == labels).to(logits_BKYX.dtype)
+    both, either = ((t).sum(dim=(2, 3)) for t in (probability * truth, probability + truth))
+    return (1 - (2 * both + 1) / (either + 1)).mean()
 
 
 def area_loss(area_BA: torch.Tensor, true_BA: torch.Tensor) -> torch.Tensor:

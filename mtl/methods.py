@@ -17,6 +17,11 @@ REFERENCES = (
     "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical measurement. "
     "Lancet 1986",
 )
+ADDED_DICE = (
+    "Isensee F, Jaeger PF, Kohl SAA, Petersen J, Maier-Hein KH. nnU-Net: a self-configuring method for deep "
+    "learning-based biomedical image segmentation. Nature Methods 2021"
+)
+"""cited where loss.segmentation=dice_ce, as the one after REFERENCES"""
 SOURCES = {
     "phantom": "made-up patients",
     "lvsc": "cine MRI of the STACOM 2011 LV Segmentation Challenge (LVSC)",
@@ -44,7 +49,8 @@ def paragraph(trained: Sequence[Trained]) -> str:
         "of agreement [6].",
         _software(trained),
     ]
-    listed = "\n".join(f"{number}. {text}." for number, text in enumerate(REFERENCES, start=1))
+    cited = [*REFERENCES, *([ADDED_DICE] if any(_adds_dice(one.config) for one in trained) else [])]
+    listed = "\n".join(f"{number}. {text}." for number, text in enumerate(cited, start=1))
     names = "\n".join(f"- {one.label}: `{one.folder.name}`" for one in trained)
     return f"# Methods\n\n{' '.join(sentences)}\n\nConfigurations:\n\n{names}\n\n## References\n\n{listed}\n"
 
@@ -90,6 +96,22 @@ def _training(trained: Sequence[Trained]) -> str:
         f"and in {copies} random rotations (up to {angle} degrees) and translations (up to {shift} of the image size). "
         f"Grey levels were normalised by {_each(trained, lambda c: c.train.normalisation)}."
         + (f" For the two tasks {weighed}." if weighed else "")
+        + _added_dice(trained)
+    )
+
+
+def _adds_dice(config: Config) -> bool:
+    return config.loss.segmentation == "dice_ce"
+
+
+def _added_dice(trained: Sequence[Trained]) -> str:
+    added = [one.label for one in trained if _adds_dice(one.config)]
+    if not added:
+        return ""
+    whose = "" if len(added) == len(trained) else f" of {' and '.join(added)}"
+    return (
+        f" A soft Dice loss was added to the segmentation's cross-entropy{whose} [{len(REFERENCES) + 1}], which the "
+        "likelihoods behind eq. 5 of [1] do not cover."
     )
 
 

@@ -104,6 +104,18 @@ class UNet(nn.Module):
         for own in (self.area_convolutions, self.area):
             own.apply(_kaiming_uniform)
 
+    def shared(self) -> dict[str, list[nn.Parameter]]:
+        """What the losses of both paths move, by level in the order of the forward pass: down1 to down4, bottleneck,
+        and up1 to the branch point, whose own up-sampling is the last. Empty at `none`."""
+        if self.branch is None:
+            return {}
+        names = [*(f"down{level}" for level in range(1, LEVELS + 1)), "bottleneck"]
+        made = {name: list(module.parameters()) for name, module in zip(names, self.down, strict=True)}
+        for level in range(1, self.branch + 1):
+            modules = [self.up[level - 1], *([self.merge[level - 1]] if level < self.branch else [])]
+            made[f"up{level}"] = [parameter for module in modules for parameter in module.parameters()]
+        return made
+
     def set_area_scale(self, mean_mm2: float, deviation_mm2: float) -> None:
         """Let the network predict areas in standard deviations about a mean.
 

@@ -124,6 +124,7 @@ def protocol(trained: Sequence[Trained]) -> list[Item]:
         Item("connectivity of the component that is kept", "not stated", "26"),
         Item("start of both s", "not stated", here([config.weighting.init for config in learned]) or "-"),
         Item("weighting", "learned", here([c.weighting.kind for c in configs if c.model.branch != "none"]) or "-"),
+        of("loss of the segmentation", "cross_entropy", "loss", "segmentation"),
         Item("arithmetic", "float32", here([fold.get("precision", "?") for fold in facts])),
         Item("device", CARD, here([fold.get("device", "?") for fold in facts])),
     ]

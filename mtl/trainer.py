@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl import augment, evaluate, weighting
+from mtl import augment, diagnose, evaluate, weighting
 from mtl.config import Config
 from mtl.data import Fold, Slices
 from mtl.joint import Coming, Joint
@@ -116,7 +116,14 @@ class Trainer:
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
-        self.joint = Joint(self.network, self.weighting, among, config.train.precision, compiled=config.train.compile)
+        self.joint = Joint(
+            self.network,
+            self.weighting,
+            among,
+            config.train.precision,
+            config.loss.segmentation,
+            compiled=config.train.compile,
+        )
         self.averaged = among.wrap(self.joint, device)
         self.optimiser = RMSprop([*self.network.parameters(), *self.weighting.parameters()], lr=config.optim.lr)
 
@@ -197,9 +204,18 @@ class Trainer:
             so_far = so_far.after(losses, len(pairs), time.perf_counter() - begin)
             if keep:
                 keep(so_far)
-        record = self._record(so_far, lr, begin) if self.ranks.first else None
+        diagnosed = self.config.train.diagnose and self.network.branch is not None
+        conflict = self._conflict(epoch, draws) if diagnosed else {}
+        record = {**self._record(so_far, lr, begin), **conflict} if self.ranks.first else None
         told: dict[str, Any] = self.ranks.told(record)
         return told
+
+    def _conflict(self, epoch: int, draws: np.ndarray) -> dict[str, float | None]:
+        """Of both tasks' gradients, on the epoch's first batch, or as much of it as is on the device at once."""
+        mine, share = self.ranks.part(self.batches(epoch)[0])
+        part, _ = self._parts(len(mine))[0]
+        image, mask, area_mm2 = (tensor[part] for tensor in self.inputs(mine, draws))
+        return diagnose.conflict(self.joint, self.network, (image, mask, area_mm2), share)
 
     def _record(self, trained: Progress, lr: float, begin: float) -> dict[str, Any]:
         predicted = evaluate.predict(self.network, self.placed, self.fold.selection, self.config.train)

@@ -8,6 +8,7 @@ HERE = Path(__file__).resolve().parent
 DECIDE = (
     "augment",
     "data",
+    "diagnose",
     "evaluate",
     "joint",
     "loss",

@@ -14,6 +14,7 @@ from mtl.statistics import LEVEL, mean_interval_by_patient
 from sweeps import alike
 from sweeps.asked import Asked
 from sweeps.comparison import Paired, Simultaneous, paired, simultaneous
+from sweeps.conflict import conflict
 from sweeps.measured import Key, Measured, Values
 from sweeps.verdict_parts import HIGHER_IS_BETTER, POSSIBLE, Against, Figures, LeftOut, Mean, Row, Verdict
 
@@ -72,6 +73,7 @@ def judge(asked: Asked, found: Sequence[Measured]) -> Verdict:
         lost=tuple({"fold": fold.name, "files": fold.lost} for one in found for fold in one.folds if fold.lost),
         halved=tuple(fold.name for one in found for fold in one.done if fold.halved),
         pareto=_pareto(rows),
+        conflict=conflict(done, rows, asked.metric),
     )
 
 

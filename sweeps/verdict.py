@@ -34,6 +34,10 @@ verdict.json, whose numbers have six digits and whose names are those of configu
     unlike, lost         folds that were trained with something else than most; folds some of whose files are gone
     halved               folds that were trained in half micro-batches for want of memory
     pareto               configurations that none beats in Dice and area error at once
+    conflict             with train.diagnose=true, where the branch point alone is searched: cosine (of the angle
+                         between both tasks' gradients: configuration -> mean over epochs and folds); correlation
+                         (Spearman's with the metric; above 0: the less conflict, the better); chance (of one as far
+                         from 0)
     plots                files, from the sweep's folder
 
 Bounds are null where so few patients say nothing, and do not reach beyond what a figure can be (Dice 0 to 1).

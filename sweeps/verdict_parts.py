@@ -77,6 +77,18 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """Between the gradients of the two tasks, by branch point."""
+
+    cosine: dict[str, float]
+    """configuration -> of the angle between them, mean over epochs and folds"""
+    correlation: float
+    """of ranks, with the metric; above 0: the less conflict, the better"""
+    chance: float
+    """of one as far from 0 where there is no relation"""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer of a sweep. Its fields are the keys of verdict.json, `text` apart."""
 
@@ -104,6 +116,7 @@ class Verdict:
     lost: tuple[dict[str, Any], ...]
     halved: tuple[str, ...]
     pareto: tuple[str, ...]
+    conflict: Conflict | None = None
     plots: tuple[str, ...] = ()
     text: str = ""
     """all of it for a terminal; not in verdict.json"""

@@ -10,6 +10,8 @@ WIDTH = 110
 NAMES = {"dice_val": "Dice", "area_mad_mm2": "area error, mm2"}
 DIGITS = {"dice_val": 3, "area_mad_mm2": 0}
 """of a mean; a difference has one more"""
+SURE = 0.05
+"""chance below which ranks are said to be related"""
 
 
 def answer(v: Verdict) -> str:
@@ -95,7 +97,7 @@ def _instead(v: Verdict, one: LeftOut) -> str:
 
 def blocks(v: Verdict) -> list[str]:
     """What stands below the table: test figures, then what must be known."""
-    measured = [_of_test(v), _method(v), _stability(v), _pareto(v)] if v.best else []
+    measured = [_of_test(v), _method(v), _stability(v), _pareto(v), _conflict(v)] if v.best else []
     return [line for line in (*measured, *_caveats(v)) if line]
 
 
@@ -138,6 +140,25 @@ def _stability(v: Verdict) -> str:
 def _pareto(v: Verdict) -> str:
     names = [_label(v, name) for name in v.pareto]
     return f"Beaten by none in Dice and area error at once: {alike.listed(names)}." if len(names) > 1 else ""
+
+
+def _conflict(v: Verdict) -> str:
+    if v.conflict is None:
+        return ""
+    ordered = sorted(v.conflict.cosine.items(), key=lambda item: -item[1])
+    told = alike.listed([f"{_label(v, name)} {cosine:+.2f}" for name, cosine in ordered])
+    found, chance = v.conflict.correlation, v.conflict.chance
+    if chance >= SURE:
+        meaning = "so many points do not show that conflict explains the order"
+    elif found > 0:
+        meaning = "the less conflict, the better: conflict may explain the order"
+    else:
+        meaning = "the more conflict, the better: conflict does not explain the order"
+    return (
+        f"Conflict between the tasks, as the mean cosine of their gradients on what they share: {told}. Its rank "
+        f"correlation with the order above is {found:+.2f} over {len(ordered)} branch points (chance {chance:.2g}): "
+        f"{meaning}."
+    )
 
 
 def _caveats(v: Verdict) -> list[str]:

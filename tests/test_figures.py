@@ -342,3 +342,17 @@ def test_text_of_long_labels_stays_within_the_figure_and_apart(trained: list[Tra
 
 def is_written(artist: Any) -> bool:
     return isinstance(artist, Text) and bool(artist.get_text().strip()) and artist.get_visible()
+
+
+def test_conflict_is_drawn_of_what_was_diagnosed(trained: list[Trained]) -> None:
+    cosines = {"grad_cosine": 0.2, "grad_cosine_down1": 0.4, "grad_cosine_bottleneck": -0.1, "grad_norm_ratio": 3.0}
+    records = [{"epoch": 1, **cosines}, {"epoch": 2, **cosines, "grad_cosine": None, "grad_cosine_down1": None}]
+    assert FIGURES["conflict"][0](trained) is None
+    figure = FIGURES["conflict"][0]([trained[0], replace(trained[1], folds=stub(records, records[1:]))])
+    assert figure is not None
+    figure.draw_without_rendering()
+    whole, ratio, by_level = figure.axes
+    assert whole.lines[0].get_ydata() == pytest.approx([0.2, NAN], nan_ok=True)
+    assert ratio.get_yscale() == "log"
+    assert by_level.lines[0].get_ydata() == pytest.approx([0.4, -0.1])
+    assert [label.get_text() for label in by_level.get_xticklabels()] == ["down1", "bottleneck"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mtl.config import Weighting
-from mtl.loss import area_loss, joint_loss, segmentation_loss
+from mtl.loss import area_loss, joint_loss, segmentation_loss, soft_dice_loss
 from mtl.weighting import make
 from mtl.weighting.learned import Learned
 
@@ -110,3 +110,34 @@ def test_for_one_structure_softmax_and_sigmoid_are_the_same_likelihood() -> None
 
 def test_area_loss_by_hand() -> None:
     assert area_loss(torch.tensor([[100.0], [50.0]]), torch.tensor([[90.0], [80.0]])).item() == 20
+
+
+# The soft Dice loss, which is outside eq. (5).
+
+
+def logits_of(probability: torch.Tensor) -> torch.Tensor:
+    return torch.log(probability / (1 - probability))
+
+
+def test_the_soft_dice_loss_by_hand() -> None:
+    probability = torch.tensor([[[[0.8, 0.6], [0.2, 0.4]]]], dtype=torch.float64)
+    mask = torch.tensor([[[[1, 1], [0, 0]]]])
+    assert soft_dice_loss(logits_of(probability), mask).item() == pytest.approx(1 - (2 * 1.4 + 1) / (2 + 2 + 1))
+    empty = torch.full((1, 1, 2, 2), -50.0)
+    assert soft_dice_loss(empty, torch.zeros(1, 1, 2, 2)).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_of_several_structures_it_is_the_mean_and_background_counts_for_nothing() -> None:
+    mask = torch.tensor([[[[0, 1], [2, 1]]]])
+    sure = 50.0 * torch.nn.functional.one_hot(mask[:, 0], 3).permute(0, 3, 1, 2).double()
+    assert soft_dice_loss(sure, mask).item() == pytest.approx(0, abs=1e-12)
+    as_one = 50.0 * torch.nn.functional.one_hot(torch.ones_like(mask[:, 0]), 3).permute(0, 3, 1, 2).double()
+    assert soft_dice_loss(as_one, mask).item() == pytest.approx(((1 - 5 / 7) + (1 - 1 / 2)) / 2)
+
+
+def test_a_batchs_soft_dice_loss_is_the_mean_of_its_slices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 1, 4, 4, generator=generator)
+    mask = torch.randint(0, 2, (5, 1, 4, 4), generator=generator)
+    each = [soft_dice_loss(logits[k : k + 1], mask[k : k + 1]) for k in range(5)]
+    torch.testing.assert_close(soft_dice_loss(logits, mask), torch.stack(each).mean())
