@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from data_prep.files import atomic
 from mtl.figure_areas import figure3_areas, figure4a_boxes, figure4b_intervals, mass
 from mtl.figure_parts import DPI, TEXT_PT, Mean, draw_means, grid, mean_legend, mean_of, reach, row_in
+from mtl.figure_size import learning_curve
 from mtl.figure_training import conflict, contours, learning, trajectories
 from mtl.metrics import VOLUME_METRICS
 from mtl.paper import IN_PAPER, TABLE1
@@ -94,6 +95,13 @@ FIGURES: dict[str, tuple[Draw, str]] = {
         learning,
         "Training losses, and Dice and area error on the patients on which the best epoch is selected, by epoch: thin "
         "lines the folds, the thick one their mean. A baseline's area is that of its segmentation.",
+    ),
+    "learning_curve": (
+        learning_curve,
+        "What fewer training patients cost: mean Dice of all test volumes and mean area error of all test slices (from "
+        "the regression path; a baseline's from its segmentation) by the number of patients that a fold's network saw, "
+        "with 99 % confidence intervals, patients resampled whole. Smaller training sets lie within the larger ones "
+        "and the test patients are the same. An arrow: the bound lies beyond the axis.",
     ),
     "conflict": (
         conflict,

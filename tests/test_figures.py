@@ -356,3 +356,26 @@ def test_conflict_is_drawn_of_what_was_diagnosed(trained: list[Trained]) -> None
     assert ratio.get_yscale() == "log"
     assert by_level.lines[0].get_ydata() == pytest.approx([0.4, -0.1])
     assert [label.get_text() for label in by_level.get_xticklabels()] == ["down1", "bottleneck"]
+
+
+def test_the_learning_curve_has_a_line_for_each_network(tmp_path: Path) -> None:
+    configs = tuple(
+        replace(reporting.BASE, model=Model(branch=branch), protocol=replace(reporting.BASE.protocol, train_fraction=f))
+        for branch in ("up4", "none")
+        for f in (1.0, 0.25, 0.5)
+    )
+    made = results.load([reporting.write_runs(tmp_path, 10, 1, 4, configs)])
+    figure = FIGURES["learning_curve"][0](made)
+    assert figure is not None
+    figure.draw_without_rendering()
+    patients = 10 * (1 - 2 / reporting.BASE.train.folds)
+    for ax in figure.axes:
+        lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
+        assert len(lines) == 2
+        for line in lines:
+            assert line.get_xdata() == pytest.approx([patients * f for f in (0.25, 0.5, 1)], abs=0.05 * patients)
+    dices = [made[k].volumes.metric_V["dice"].mean() for k in (0, 1, 2)]  # the baseline's
+    by_fraction = sorted(range(3), key=lambda k: made[k].config.protocol.train_fraction)
+    assert figure.axes[0].lines[0].get_ydata() == pytest.approx([dices[k] for k in by_fraction])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["U-Net", "MTN up4"]
+    assert FIGURES["learning_curve"][0](made[:1] + made[3:4]) is None
