@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.sweeps import Numbers, Sweep
+from tests.slurm.sweeping import Numbers, Sweep
 from tests.slurm.testbed import DAEMON_PATH, Cluster
 
 PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged", "sbatch", "sacct", "ip", "unshare", "nsenter")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.sweeps import JOBS, LAST_WORDS, Sweep
+from tests.slurm.sweeping import JOBS, LAST_WORDS, Sweep
 from tests.slurm.testbed import Cluster
 
 pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.sweeps import JOBS, Numbers, Sweep
+from tests.slurm.sweeping import JOBS, Numbers, Sweep
 from tests.slurm.testbed import Cluster
 
 pytestmark = pytest.mark.timeout(600)  # two cores train what a cluster would
