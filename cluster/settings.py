@@ -30,14 +30,8 @@ GROUPS = {
     "profile": ROOT / "cluster" / "profiles",
 }
 DRIVERS = ("job", "here", "none", "answer")
-SECTIONS = {
-    "model": Model,
-    "train": Train,
-    "optim": Optim,
-    "weighting": Weighting,
-    "loss": Loss,
-    "protocol": Protocol,
-}
+SECTIONS = [section.name for section in dataclasses.fields(Config) if dataclasses.is_dataclass(section.type)]
+"""of mtl/config.py, which a fold's configuration consists of"""
 
 
 @dataclass(frozen=True)
