@@ -43,6 +43,8 @@ class View:
     phases: tuple[str, ...]
     """A caption per P."""
     title: str
+    check_PZ: np.ndarray | None = None
+    """slices whose mask is not to be trusted"""
 
 
 def preview(path: Path, out: Path) -> list[Path]:
@@ -63,8 +65,8 @@ def preview(path: Path, out: Path) -> list[Path]:
         blocks.append(_block(view))
         if page != out:
             written.append(out / f"{view.key}.png")
-            _save(sheet(view, opened.classes), written[-1])
-    _save(_overview(opened, blocks), page)
+            save(sheet(view, opened.classes), written[-1])
+    save(_overview(opened, blocks), page)
     return written
 
 
@@ -206,9 +208,10 @@ def sheet(view: View, classes: Sequence[str]) -> Image.Image:
 
 def _captions(view: View, z: int) -> list[str]:
     """One per phase shown."""
+    check_P = [False] * len(view.phases) if view.check_PZ is None else view.check_PZ[:, z].tolist()
     return [
-        name if labelled else f"{name}, unlabelled"
-        for name, labelled in zip(view.phases, view.labelled_PZ[:, z], strict=True)
+        f"{name}{'' if labelled else ', unlabelled'}{', CHECK' if check else ''}"
+        for name, labelled, check in zip(view.phases, view.labelled_PZ[:, z], check_P, strict=True)
     ]
 
 
@@ -226,7 +229,7 @@ def _overview(opened: store.Store, blocks: Sequence[Image.Image]) -> Image.Image
     return _page(title, opened.classes, _flow(blocks))
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save(picture: Image.Image, path: Path) -> None:
     with files.atomic(path) as temporary:
         temporary.touch(0o600)
         picture.save(temporary, format="PNG")

@@ -1,0 +1,87 @@
+"""Masks on the common grid -> one NIfTI where the images came from, so that it lies on them in any viewer.
+
+A NIfTI's slices are equally far apart and share rows and columns. Where a series' slices do not quite, the first one's
+plane is taken and the others' masks are moved in it by whole pixels; positions that are missing stay empty.
+
+Legend: T phase, Z level, Y row, X column.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from data_prep import geometry
+from data_prep.grid import Grid
+from data_prep.study import Level, StudyError
+
+UNEVEN = 0.1
+"""of the distance between slices, by which one may lie off"""
+INSIDE = 0.5
+"""probability above which a pixel is in the mask"""
+
+
+def mask_image(levels: Sequence[Level], probability_TZYX: np.ndarray, grid: Grid) -> sitk.Image:
+    """uint8 (1: inside), 4-D where there is more than one phase. levels: in the order of the array's Z, which is that
+    of the image. StudyError where the slices lie so unevenly that no NIfTI holds them."""
+    first = levels[0].frames[0]
+    run, fall = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    centre_mm_Z = np.array([level.frames[0].centre_mm for level in levels])
+    normal = geometry.slice_normal(first.orientation)
+    if np.dot(normal, centre_mm_Z[-1] - centre_mm_Z[0]) < 0:
+        normal = -normal  # a NIfTI's third axis may run against the right hand
+    step_mm, place_Z = _places((centre_mm_Z - centre_mm_Z[0]) @ normal)
+    count = int(place_Z[-1]) + 1
+    mask_TZYX = np.zeros((len(probability_TZYX), count, *first.image_YX.shape), np.uint8)
+    for z, (place, centre_mm) in enumerate(zip(place_Z, centre_mm_Z, strict=True)):
+        off_mm = centre_mm - centre_mm_Z[0]
+        rows, columns = (
+            round(float(off_mm @ axis) / mm) for axis, mm in zip((fall, run), first.spacing_mm, strict=True)
+        )
+        for t, probability_YX in enumerate(probability_TZYX[:, z]):
+            there_YX = geometry.resample_YX(
+                probability_YX, grid.spacing_mm, first.spacing_mm, first.image_YX.shape, labels=False
+            )
+            mask_TZYX[t, place] = _moved(there_YX > INSIDE, rows, columns)
+    volumes = [_volume(mask_ZYX, first.spacing_mm, step_mm) for mask_ZYX in mask_TZYX]
+    for volume in volumes:
+        volume.SetOrigin(first.position_mm)
+        volume.SetDirection(np.stack([run, fall, normal], axis=1).ravel().tolist())
+    return volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes)
+
+
+def write(image: sitk.Image, path: Path) -> None:
+    """path: ends in .nii.gz. For its owner alone."""
+    path.touch(0o600)
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def _places(along_mm_Z: np.ndarray) -> tuple[float, np.ndarray]:
+    """Distance between slices, and which multiple of it each one lies at."""
+    steps_mm = np.diff(along_mm_Z)
+    if not len(steps_mm) or steps_mm.min() < geometry.SAME_POSITION_MM:
+        raise StudyError("its slices do not follow one another")
+    step_mm = float(np.median(steps_mm))
+    place_Z = np.rint(along_mm_Z / step_mm).astype(int)
+    if np.abs(along_mm_Z - place_Z * step_mm).max() > UNEVEN * step_mm or (np.diff(place_Z) < 1).any():
+        low, high = steps_mm.min(), steps_mm.max()
+        raise StudyError(f"its slices lie {low:.1f} to {high:.1f} mm apart: no NIfTI holds them")
+    return float(along_mm_Z[-1] / place_Z[-1]), place_Z
+
+
+def _moved(mask_YX: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """By whole pixels; what leaves the image is gone."""
+    out = np.zeros_like(mask_YX)
+    height, width = mask_YX.shape
+    if abs(rows) < height and abs(columns) < width:
+        to_y, to_x = (slice(max(n, 0), size + min(n, 0)) for n, size in ((rows, height), (columns, width)))
+        from_y, from_x = (slice(max(-n, 0), size + min(-n, 0)) for n, size in ((rows, height), (columns, width)))
+        out[to_y, to_x] = mask_YX[from_y, from_x]
+    return out
+
+
+def _volume(mask_ZYX: np.ndarray, spacing_mm: tuple[float, float], step_mm: float) -> sitk.Image:
+    image = sitk.GetImageFromArray(mask_ZYX)
+    image.SetSpacing((spacing_mm[1], spacing_mm[0], step_mm))
+    return image

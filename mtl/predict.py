@@ -1,0 +1,239 @@
+"""New cases: masks where the images came from, areas, and which slices to check.
+
+    python -m mtl.predict RUN INPUT OUT [--device auto] [--keep-names]
+
+RUN is a configuration's run folder, whose folds predict together (their mean), or one fold's. INPUT is a NIfTI, or a
+folder of NIfTIs or of DICOM files; masks are not needed. Each case becomes a folder of OUT:
+
+    mask.nii.gz    1: myocardium, on the images' own voxels; 4-D where there are several phases
+    areas.csv      phase, level (from the base), area_reg_mm2, area_seg_mm2, reliable (1 or 0), and why not
+    overlay.png    every level at the phases of the largest and the smallest cavity
+
+Cases are called P001, P002, ... (OUT.keys.csv beside OUT leads back), but for known archives' own codes; with
+--keep-names like their files. A case that cannot be used is set aside with its reason and the others go on; killed and
+started again, what is done stays.
+Exit status: 0 done, 2 bad input, 3 some cases were set aside, 130 interrupted.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data_prep import files, geometry, grid, keys, original, phases, preview
+from data_prep.readers import unlabelled
+from data_prep.study import CLASSES, Case, StudyError
+from mtl import deploy, metrics, reliability
+from mtl.runfolder import RunFolder
+from mtl.trainer import resolve_device
+
+COLUMNS = ("phase", "level", "area_reg_mm2", "area_seg_mm2", "reliable", "why")
+BATCH = 32
+MODEL = "model.json"
+"""in OUT: what predicted all that is in it"""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The networks of some folds of one configuration."""
+
+    modules: Sequence[deploy.Deployed]
+    grid: grid.Grid
+    """of the images that they take"""
+    limits: reliability.Limits
+    regresses: bool
+    digest: str
+    """of their weights"""
+
+    @torch.inference_mode()
+    def predict(self, image_TZYX: np.ndarray, device: torch.device) -> "Prediction":
+        """image_TZYX: grey levels on the ensemble's grid, base to apex."""
+        slice_NYX = image_TZYX.reshape(-1, 1, *image_TZYX.shape[2:])
+        probability, regressed, segmented = [], [], []
+        for module in self.modules:
+            answers = [
+                module(torch.from_numpy(slice_NYX[begin : begin + BATCH].astype(np.float32)).to(device))
+                for begin in range(0, len(slice_NYX), BATCH)
+            ]
+            one = torch.cat([answer.probability_B1YX for answer in answers]).cpu().numpy().reshape(image_TZYX.shape)
+            probability.append(one)
+            regressed.append(torch.cat([answer.area_mm2_B1 for answer in answers]).cpu().numpy()[:, 0])
+            segmented.append(_largest(one).sum(axis=(2, 3)).ravel() * module.pixel_mm2)
+        mean_TZYX = np.mean(probability, axis=0)
+        inside_TZYX = _largest(mean_TZYX)
+        return Prediction(
+            np.asarray(np.where(inside_TZYX, mean_TZYX, np.minimum(mean_TZYX, original.INSIDE))),
+            inside_TZYX,
+            np.array(regressed) if self.regresses else None,
+            np.array(segmented),
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of a study. Legend: K fold, S slice, that is phase, then level."""
+
+    probability_TZYX: np.ndarray
+    """mean over folds; at most 0.5 outside the largest component"""
+    mask_TZYX: np.ndarray
+    """bool; the largest component of each phase"""
+    regressed_mm2_KS: np.ndarray | None
+    """None without a regression path"""
+    segmented_mm2_KS: np.ndarray
+
+
+def _largest(probability_TZYX: np.ndarray) -> np.ndarray:
+    return np.stack([metrics.largest_component(volume > original.INSIDE) for volume in probability_TZYX])
+
+
+def load(run: Path, device: torch.device) -> Ensemble:
+    """The fold, or the folds of the configuration. ValueError where there are none, or one is not done."""
+    folders = [run] if run.name.startswith("fold_") else sorted(run.glob("fold_*"), key=lambda path: int(path.name[5:]))
+    if not folders or not (folders[0] / "config.yaml").is_file():
+        raise ValueError(
+            f"{run}: no trained fold; wanted a configuration's run folder, such as runs/SWEEP/branch-up4-..."
+        )
+    folds = [RunFolder(folder) for folder in folders]
+    modules = [deploy.deployed(fold).to(device) for fold in folds]
+    config, _, facts = deploy.told(folds[0])
+    spacing_mm, size = facts["pixel_spacing_mm"], facts["size"]
+    wanted = grid.Grid((float(spacing_mm[0]), float(spacing_mm[1])), (int(size[0]), int(size[1])))
+    told = hashlib.sha256(b"".join(hashlib.sha256(fold.best.read_bytes()).digest() for fold in folds)).hexdigest()[:16]
+    limits = reliability.limits([fold.path / "slices.csv" for fold in folds])
+    return Ensemble(modules, wanted, limits, config.model.branch != "none", told)
+
+
+def case_into(case: Case, key: str, ensemble: Ensemble, device: torch.device, folder: Path) -> str:
+    """Write a case's files into `folder`; a line about them. StudyError where it cannot be used."""
+    study = unlabelled.read_study(case)
+    arrays = grid.arrays(study, ensemble.grid)
+    order, _ = geometry.base_to_apex(study.levels, np.zeros(len(study.levels)))
+    found = ensemble.predict(arrays.image_TZYX, device)
+    in_file_order = [order.index(z) for z in range(len(order))]
+    image = original.mask_image(study.levels, found.probability_TZYX[:, in_file_order], ensemble.grid)
+    original.write(image, folder / "mask.nii.gz")
+    why = ensemble.limits.why_not(found.regressed_mm2_KS, found.segmented_mm2_KS)
+    files.write_csv(folder / "areas.csv", _rows(study.phases, len(study.levels), found, why), COLUMNS, private=True)
+    preview.save(_sheet(key, arrays.image_TZYX, found.mask_TZYX, why), folder / "overlay.png")
+    counted = f"{len(study.phases)} phases, {len(study.levels)} levels"
+    return f"{counted}, {sum(map(bool, why))} of {len(why)} slices to check"
+
+
+def _rows(source_phases: Sequence[int], levels: int, found: Prediction, why: Sequence[str]) -> list[dict[str, object]]:
+    segmented_S = found.segmented_mm2_KS.mean(axis=0)
+    regressed_S = None if found.regressed_mm2_KS is None else found.regressed_mm2_KS.mean(axis=0)
+    return [
+        {
+            "phase": source_phases[s // levels],
+            "level": s % levels,
+            "area_reg_mm2": None if regressed_S is None else float(regressed_S[s]),
+            "area_seg_mm2": float(segmented_S[s]),
+            "reliable": int(not reasons),
+            "why": reasons,
+        }
+        for s, reasons in enumerate(why)
+    ]
+
+
+def _sheet(key: str, image_TZYX: np.ndarray, mask_TZYX: np.ndarray, why: Sequence[str]) -> Image.Image:
+    """The phases of the largest and the smallest cavity; slices to check are marked."""
+    rings = [[phases.ring(mask_YX) for mask_YX in volume] for volume in mask_TZYX]
+    cavity_TZ = np.array([[ring.filled - ring.pixels for ring in volume] for volume in rings])
+    ed, es, _ = phases.ed_es(cavity_TZ, np.ones_like(cavity_TZ, dtype=bool))
+    shown = [t for t in dict.fromkeys((ed, es)) if t is not None] or [0]
+    check_TZ = np.array([bool(reasons) for reasons in why]).reshape(cavity_TZ.shape)
+    view = preview.View(
+        key=key,
+        image_PZYX=image_TZYX[shown],
+        mask_PZYX=mask_TZYX[shown].astype(np.uint8),
+        labelled_PZ=np.ones((len(shown), image_TZYX.shape[1]), bool),
+        phases=tuple(f"phase {t}" for t in shown),
+        title=f"{key}: {image_TZYX.shape[0]} phases, {image_TZYX.shape[1]} levels, {check_TZ.sum()} slices to check",
+        check_PZ=check_TZ[shown],
+    )
+    return preview.sheet(view, CLASSES[:2])
+
+
+def predict(run: Path, source: Path, out: Path, device: str, *, keep_names: bool) -> int:
+    """All cases; how many were set aside. ValueError or OSError before anything is written."""
+    where = resolve_device(device)
+    ensemble = load(run, where)
+    cases = unlabelled.find(source)
+    named = keys.assign(out, [case.name for case in cases], keep_names)
+    _claim(out, ensemble)
+    keys.write(out, named)
+    set_aside = 0
+    for case in cases:
+        key = named[case.name]
+        if (out / key).exists():
+            print(f"{key}: is there already", flush=True)
+            continue
+        try:
+            with files.new_folder(out / key) as folder:
+                told = case_into(case, key, ensemble, where, folder)
+            print(f"{key}: {told}", flush=True)
+        except StudyError as error:
+            set_aside += 1
+            print(
+                f"{key}: set aside: {f'{error.file}: ' if error.file else ''}{error.reason}",
+                file=sys.stderr,
+                flush=True,
+            )
+    print(f"{out}: {len(cases) - set_aside} of {len(cases)} cases")
+    return set_aside
+
+
+def _claim(out: Path, ensemble: Ensemble) -> None:
+    """Make OUT, or go on in it. ValueError where it holds anything else, or another model's."""
+    told = {"model": ensemble.digest, "folds": len(ensemble.modules)}
+    path = out / MODEL
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; wanted a folder")
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            there = json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise ValueError(f"{out}: holds something else; name another folder") from None
+        if there != told:
+            raise ValueError(f"{out}: holds what another model has predicted; name another folder")
+        return
+    files.make_private(out)
+    files.write_text(path, json.dumps(told) + "\n", private=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    os.umask(0o077)
+    told = (__doc__ or "").split("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m mtl.predict",
+        description=told[0],
+        epilog="\n\n".join(told[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a configuration's run folder, or one fold's; only read")
+    parser.add_argument("input", type=Path, metavar="INPUT", help="a NIfTI, or a folder of NIfTIs or DICOM; only read")
+    parser.add_argument("out", type=Path, metavar="OUT", help="a folder, which is made")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    parser.add_argument("--keep-names", action="store_true", help="cases are called like their files")
+    args = parser.parse_args(argv)
+    try:
+        set_aside = predict(args.run, args.input, args.out, args.device, keep_names=args.keep_names)
+    except (OSError, ValueError) as error:
+        print(f"predict: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\npredict: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 3 if set_aside else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
