@@ -62,12 +62,12 @@ def _places(along_mm_Z: np.ndarray) -> tuple[float, np.ndarray]:
     steps_mm = np.diff(along_mm_Z)
     if not len(steps_mm) or steps_mm.min() < geometry.SAME_POSITION_MM:
         raise StudyError("its slices do not follow one another")
-    step_mm = float(np.median(steps_mm))
-    place_Z = np.rint(along_mm_Z / step_mm).astype(int)
-    if np.abs(along_mm_Z - place_Z * step_mm).max() > UNEVEN * step_mm or (np.diff(place_Z) < 1).any():
+    place_Z = np.concatenate([[0], np.cumsum(np.rint(steps_mm / steps_mm.min()).astype(int))])
+    step_mm = float(along_mm_Z[-1] / place_Z[-1])
+    if np.abs(along_mm_Z - place_Z * step_mm).max() > UNEVEN * step_mm:
         low, high = steps_mm.min(), steps_mm.max()
         raise StudyError(f"its slices lie {low:.1f} to {high:.1f} mm apart: no NIfTI holds them")
-    return float(along_mm_Z[-1] / place_Z[-1]), place_Z
+    return step_mm, place_Z
 
 
 def _moved(mask_YX: np.ndarray, rows: int, columns: int) -> np.ndarray:

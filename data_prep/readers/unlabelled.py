@@ -2,7 +2,7 @@
 exports them, at any depth.
 
 Of DICOM every series that is a stack of FEWEST_LEVELS or more parallel slices is a case: long-axis views, which have
-one position, and localisers, whose slices are not parallel, are passed over. Masks that lie there are not looked at.
+one position, and localisers, whose slices are not parallel, are passed over. Masks that lie there are not used.
 """
 
 from collections import defaultdict
