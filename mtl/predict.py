@@ -26,11 +26,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from data_prep import files, geometry, grid, keys, original, phases, preview
-from data_prep.readers import unlabelled
-from data_prep.study import CLASSES, Case, StudyError
+from data_prep import export, files, newcases
 from mtl import deploy, metrics, reliability
 from mtl.runfolder import RunFolder
 from mtl.trainer import resolve_device
@@ -46,7 +43,8 @@ class Ensemble:
     """The networks of some folds of one configuration."""
 
     modules: Sequence[deploy.Deployed]
-    grid: grid.Grid
+    spacing_mm: tuple[float, float]
+    size: tuple[int, int]
     """of the images that they take"""
     limits: reliability.Limits
     regresses: bool
@@ -70,7 +68,7 @@ class Ensemble:
         mean_TZYX = np.mean(probability, axis=0)
         inside_TZYX = _largest(mean_TZYX)
         return Prediction(
-            np.asarray(np.where(inside_TZYX, mean_TZYX, np.minimum(mean_TZYX, original.INSIDE))),
+            np.asarray(np.where(inside_TZYX, mean_TZYX, np.minimum(mean_TZYX, export.INSIDE))),
             inside_TZYX,
             np.array(regressed) if self.regresses else None,
             np.array(segmented),
@@ -91,7 +89,7 @@ class Prediction:
 
 
 def _largest(probability_TZYX: np.ndarray) -> np.ndarray:
-    return np.stack([metrics.largest_component(volume > original.INSIDE) for volume in probability_TZYX])
+    return np.stack([metrics.largest_component(volume > export.INSIDE) for volume in probability_TZYX])
 
 
 def load(run: Path, device: torch.device) -> Ensemble:
@@ -104,27 +102,24 @@ def load(run: Path, device: torch.device) -> Ensemble:
     folds = [RunFolder(folder) for folder in folders]
     modules = [deploy.deployed(fold).to(device) for fold in folds]
     config, _, facts = deploy.told(folds[0])
-    spacing_mm, size = facts["pixel_spacing_mm"], facts["size"]
-    wanted = grid.Grid((float(spacing_mm[0]), float(spacing_mm[1])), (int(size[0]), int(size[1])))
+    row_mm, column_mm = map(float, facts["pixel_spacing_mm"])
+    rows, columns = map(int, facts["size"])
     told = hashlib.sha256(b"".join(hashlib.sha256(fold.best.read_bytes()).digest() for fold in folds)).hexdigest()[:16]
     limits = reliability.limits([fold.path / "slices.csv" for fold in folds])
-    return Ensemble(modules, wanted, limits, config.model.branch != "none", told)
+    return Ensemble(modules, (row_mm, column_mm), (rows, columns), limits, config.model.branch != "none", told)
 
 
-def case_into(case: Case, key: str, ensemble: Ensemble, device: torch.device, folder: Path) -> str:
+def case_into(case: newcases.Case, key: str, ensemble: Ensemble, device: torch.device, folder: Path) -> str:
     """Write a case's files into `folder`; a line about them. StudyError where it cannot be used."""
-    study = unlabelled.read_study(case)
-    arrays = grid.arrays(study, ensemble.grid)
-    order, _ = geometry.base_to_apex(study.levels, np.zeros(len(study.levels)))
-    found = ensemble.predict(arrays.image_TZYX, device)
-    in_file_order = [order.index(z) for z in range(len(order))]
-    image = original.mask_image(study.levels, found.probability_TZYX[:, in_file_order], ensemble.grid)
-    original.write(image, folder / "mask.nii.gz")
+    new = newcases.read(case, ensemble.spacing_mm, ensemble.size)
+    found = ensemble.predict(new.image_TZYX, device)
+    count, levels = new.image_TZYX.shape[:2]
+    export.write_mask(new, found.probability_TZYX, folder / "mask.nii.gz")
     why = ensemble.limits.why_not(found.regressed_mm2_KS, found.segmented_mm2_KS)
-    files.write_csv(folder / "areas.csv", _rows(study.phases, len(study.levels), found, why), COLUMNS, private=True)
-    preview.save(_sheet(key, arrays.image_TZYX, found.mask_TZYX, why), folder / "overlay.png")
-    counted = f"{len(study.phases)} phases, {len(study.levels)} levels"
-    return f"{counted}, {sum(map(bool, why))} of {len(why)} slices to check"
+    files.write_csv(folder / "areas.csv", _rows(new.study.phases, levels, found, why), COLUMNS, private=True)
+    check_TZ = np.array([bool(reasons) for reasons in why]).reshape(count, levels)
+    export.write_sheet(new, key, found.mask_TZYX, check_TZ, folder / "overlay.png")
+    return f"{count} phases, {levels} levels, {check_TZ.sum()} of {check_TZ.size} slices to check"
 
 
 def _rows(source_phases: Sequence[int], levels: int, found: Prediction, why: Sequence[str]) -> list[dict[str, object]]:
@@ -143,36 +138,15 @@ def _rows(source_phases: Sequence[int], levels: int, found: Prediction, why: Seq
     ]
 
 
-def _sheet(key: str, image_TZYX: np.ndarray, mask_TZYX: np.ndarray, why: Sequence[str]) -> Image.Image:
-    """The phases of the largest and the smallest cavity; slices to check are marked."""
-    rings = [[phases.ring(mask_YX) for mask_YX in volume] for volume in mask_TZYX]
-    cavity_TZ = np.array([[ring.filled - ring.pixels for ring in volume] for volume in rings])
-    ed, es, _ = phases.ed_es(cavity_TZ, np.ones_like(cavity_TZ, dtype=bool))
-    shown = [t for t in dict.fromkeys((ed, es)) if t is not None] or [0]
-    check_TZ = np.array([bool(reasons) for reasons in why]).reshape(cavity_TZ.shape)
-    view = preview.View(
-        key=key,
-        image_PZYX=image_TZYX[shown],
-        mask_PZYX=mask_TZYX[shown].astype(np.uint8),
-        labelled_PZ=np.ones((len(shown), image_TZYX.shape[1]), bool),
-        phases=tuple(f"phase {t}" for t in shown),
-        title=f"{key}: {image_TZYX.shape[0]} phases, {image_TZYX.shape[1]} levels, {check_TZ.sum()} slices to check",
-        check_PZ=check_TZ[shown],
-    )
-    return preview.sheet(view, CLASSES[:2])
-
-
 def predict(run: Path, source: Path, out: Path, device: str, *, keep_names: bool) -> int:
     """All cases; how many were set aside. ValueError or OSError before anything is written."""
     where = resolve_device(device)
     ensemble = load(run, where)
-    cases = unlabelled.find(source)
-    named = keys.assign(out, [case.name for case in cases], keep_names)
+    found = newcases.find(source, out, keep_names=keep_names)
     _claim(out, ensemble)
-    keys.write(out, named)
+    newcases.write_names(out, found)
     set_aside = 0
-    for case in cases:
-        key = named[case.name]
+    for key, case in found.items():
         if (out / key).exists():
             print(f"{key}: is there already", flush=True)
             continue
@@ -180,14 +154,11 @@ def predict(run: Path, source: Path, out: Path, device: str, *, keep_names: bool
             with files.new_folder(out / key) as folder:
                 told = case_into(case, key, ensemble, where, folder)
             print(f"{key}: {told}", flush=True)
-        except StudyError as error:
+        except newcases.StudyError as error:
             set_aside += 1
-            print(
-                f"{key}: set aside: {f'{error.file}: ' if error.file else ''}{error.reason}",
-                file=sys.stderr,
-                flush=True,
-            )
-    print(f"{out}: {len(cases) - set_aside} of {len(cases)} cases")
+            of_file = f"{error.file}: " if error.file else ""
+            print(f"{key}: set aside: {of_file}{error.reason}", file=sys.stderr, flush=True)
+    print(f"{out}: {len(found) - set_aside} of {len(found)} cases")
     return set_aside
 
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 from PIL import Image
 
-from data_prep import grid, original, phantom
+from data_prep import export, grid, newcases, phantom
 from data_prep.files import write_csv
 from data_prep.readers import unlabelled
 from data_prep.study import Frame, Level, StudyError
@@ -124,7 +124,7 @@ def test_a_niftis_mask_lies_on_its_own_voxels(phases: int, tmp_path: Path) -> No
     study = unlabelled.read_study(case)
     same = grid.Grid((2.0, 1.5), (40, 60))
     wanted = rng.random((phases, 5, 40, 60)) > 0.5
-    made = original.mask_image(study.levels, wanted.astype(np.float32), same)
+    made = export.mask_image(study.levels, wanted.astype(np.float32), same)
     given = sitk.ReadImage(str(path))
     assert made.GetSize() == given.GetSize()
     for told in ("GetSpacing", "GetOrigin", "GetDirection"):
@@ -139,7 +139,7 @@ def test_from_a_coarser_grid_it_covers_the_same_place(tmp_path: Path) -> None:
     study = unlabelled.read_study(case)
     y, x = np.mgrid[:48, :48]
     disc = np.hypot((y - 23.5) * 6.25, (x - 23.5) * 6.25) < 60
-    made = original.mask_image(study.levels, np.broadcast_to(disc, (1, 3, 48, 48)).astype(np.float32), GRID)
+    made = export.mask_image(study.levels, np.broadcast_to(disc, (1, 3, 48, 48)).astype(np.float32), GRID)
     pixels = sitk.GetArrayFromImage(made)[1]
     assert pixels.sum() * 2.0 * 1.5 == pytest.approx(disc.sum() * 6.25**2, rel=0.03)
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
@@ -158,7 +158,7 @@ def levels_at(heights_mm: Sequence[float], shift_mm: float = 0.0) -> list[Level]
 def test_missing_slices_stay_empty_and_shifted_ones_are_moved() -> None:
     drawn = np.zeros((1, 3, 48, 48), np.float32)
     drawn[:, :, 20, 30] = 1
-    made = original.mask_image(levels_at([0, 8, 24], shift_mm=12.6), drawn, GRID)
+    made = export.mask_image(levels_at([0, 8, 24], shift_mm=12.6), drawn, GRID)
     assert made.GetSpacing() == pytest.approx((6.25, 6.25, 8.0))
     assert [tuple(place) for place in np.argwhere(sitk.GetArrayFromImage(made))] == [
         (0, 20, 30),
@@ -170,7 +170,7 @@ def test_missing_slices_stay_empty_and_shifted_ones_are_moved() -> None:
 def test_slices_that_no_nifti_holds_are_refused() -> None:
     drawn = np.zeros((1, 4, 48, 48), np.float32)
     with pytest.raises(StudyError, match=r"its slices lie 8\.0 to 12\.0 mm apart: no NIfTI holds them"):
-        original.mask_image(levels_at([0, 8, 16, 28]), drawn, GRID)
+        export.mask_image(levels_at([0, 8, 16, 28]), drawn, GRID)
 
 
 # The command.
@@ -198,8 +198,7 @@ def test_each_case_gets_its_mask_areas_and_sheet(run: Path, archive: Path, tmp_p
 
 def test_the_ensemble_is_the_mean_and_one_fold_is_one(run: Path, archive: Path) -> None:
     cpu = torch.device("cpu")
-    study = unlabelled.read_study(unlabelled.find(archive)[0])
-    image_TZYX = grid.arrays(study, GRID).image_TZYX
+    image_TZYX = newcases.read(unlabelled.find(archive)[0], (6.25, 6.25), (48, 48)).image_TZYX
     whole = predict.load(run, cpu).predict(image_TZYX, cpu)
     alone = [predict.load(run / f"fold_{k}", cpu).predict(image_TZYX, cpu) for k in range(3)]
     assert whole.regressed_mm2_KS is not None

@@ -30,12 +30,12 @@ def find(path: Path) -> list[Case]:
     if path.is_file():
         if not nifti.is_nifti(path.name):
             raise ValueError(f"{path}: {WANTED}")
-        return [_nifti(path)]
+        return [_nifti(path.parent, Path(path.name))]
     inventory = inventories.take(path)
     for name in ARCHIVES:
         if found := readers.READERS[name].find(inventory, Options()).cases:
             return found
-    if volumes := [_nifti(path / file) for file in inventory.files if nifti.is_nifti(file.name)]:
+    if volumes := [_nifti(path, file) for file in inventory.files if nifti.is_nifti(file.name)]:
         return volumes
     if stacks := _stacks(inventory):
         return stacks
@@ -54,9 +54,9 @@ def read_study(case: Case) -> Study:
     return replace(study, levels=levels, ed_es=None)
 
 
-def _nifti(path: Path) -> Case:
-    label = "image.nii.gz" if path.name.lower().endswith(".gz") else "image.nii"
-    return _case(path.name.partition(".nii")[0], {label: path}, is_series=False)
+def _nifti(root: Path, file: Path) -> Case:
+    ending = next(ending for ending in (".nii.gz", ".nii") if file.name.lower().endswith(ending))
+    return _case(str(file)[: -len(ending)], {f"image{ending}": root / file}, is_series=False)
 
 
 def _case(name: str, files: dict[str, Path], *, is_series: bool) -> Case:

@@ -1,4 +1,4 @@
-"""Masks on the common grid -> one NIfTI where the images came from, so that it lies on them in any viewer.
+"""A mask on the common grid -> a NIfTI where its images came from, so that it lies on them in any viewer; and a sheet.
 
 A NIfTI's slices are equally far apart and share rows and columns. Where a series' slices do not quite, the first one's
 plane is taken and the others' masks are moved in it by whole pixels; positions that are missing stay empty.
@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from data_prep import geometry
+from data_prep import geometry, phases, preview
 from data_prep.grid import Grid
-from data_prep.study import Level, StudyError
+from data_prep.newcases import NewCase
+from data_prep.study import CLASSES, Level, StudyError
 
 UNEVEN = 0.1
 """of the distance between slices, by which one may lie off"""
@@ -51,10 +52,31 @@ def mask_image(levels: Sequence[Level], probability_TZYX: np.ndarray, grid: Grid
     return volumes[0] if len(volumes) == 1 else sitk.JoinSeries(volumes)
 
 
-def write(image: sitk.Image, path: Path) -> None:
-    """path: ends in .nii.gz. For its owner alone."""
+def write_mask(case: NewCase, probability_TZYX: np.ndarray, path: Path) -> None:
+    """The case's mask as path, which ends in .nii.gz; for its owner alone. StudyError as of mask_image()."""
+    image = mask_image(case.study.levels, case.as_it_lay(probability_TZYX), case.grid)
     path.touch(0o600)
     sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def write_sheet(case: NewCase, key: str, mask_TZYX: np.ndarray, check_TZ: np.ndarray, path: Path) -> None:
+    """Every level at the phases of the largest and the smallest cavity of the mask, as PNG for its owner alone.
+    check_TZ: slices to be marked."""
+    rings = [[phases.ring(mask_YX) for mask_YX in volume] for volume in mask_TZYX]
+    cavity_TZ = np.array([[ring.filled - ring.pixels for ring in volume] for volume in rings])
+    ed, es, _ = phases.ed_es(cavity_TZ, np.ones_like(cavity_TZ, dtype=bool))
+    shown = [t for t in dict.fromkeys((ed, es)) if t is not None] or [0]
+    count, levels = check_TZ.shape
+    view = preview.View(
+        key=key,
+        image_PZYX=case.image_TZYX[shown],
+        mask_PZYX=mask_TZYX[shown].astype(np.uint8),
+        labelled_PZ=np.ones((len(shown), levels), bool),
+        phases=tuple(f"phase {t}" for t in shown),
+        title=f"{key}: {count} phases, {levels} levels, {check_TZ.sum()} slices to check",
+        check_PZ=check_TZ[shown],
+    )
+    preview.save(preview.sheet(view, CLASSES[:2]), path)
 
 
 def _places(along_mm_Z: np.ndarray) -> tuple[float, np.ndarray]:
