@@ -14,7 +14,7 @@ setup: $(READY) ## install everything into VENV (default .venv), and nothing els
 
 $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[sweep,dev]'
 	touch $(READY)
 
 sweep: setup ## the main job on this machine; make sweep ARGS="train.epochs=2" hands overrides on

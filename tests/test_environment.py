@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def test_environment_yml_has_the_same_pins() -> None:
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(entry["pip"] for entry in conda if isinstance(entry, dict))
-    assert sorted(pip) == sorted(PROJECT["dependencies"])
+    assert sorted(pip) == sorted([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["sweep"]])
 
 
 def test_every_dependency_is_pinned_exactly() -> None:
@@ -30,6 +31,15 @@ def test_the_whole_environment_is_pinned_and_agrees() -> None:
     for pin in [*PROJECT["dependencies"], *extras]:
         name, _, version = re.sub(r"\[.*\]", "", pin).partition("==")
         assert whole[name.lower().replace("_", "-")] == version
+
+
+def test_the_core_imports_nothing_of_the_sweeps() -> None:
+    extra = [re.split(r"\[|==", pin)[0] for pin in PROJECT["optional-dependencies"]["sweep"]]
+    modules = {"hydra-core": "hydra"}
+    ask = "import sys, mtl.predict, mtl.report, mtl.train, data_prep.convert; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {modules.get(name, name) for name in extra} & set(found.split())
+    assert "torch" in found.split()
 
 
 def test_every_package_folder_is_installed() -> None:
