@@ -36,6 +36,8 @@ def answer(proposed: Roster, selection: str, watcher: Watcher, models: bool) -> 
         _log_models(sweep_folder, watcher.uri)
     if any(c.done() for c in configurations):
         print(f"report:        {sys.executable} -m mtl.report {shown(sweep_folder)}")
+    if told.best:
+        print(f"new cases:     {sys.executable} -m mtl.predict {shown(sweep_folder / told.best)} INPUT OUT")
     print(f"MLflow:        {uris.how_to_look(watcher.uri)}")
     return 0 if whole else 1
 

@@ -99,6 +99,9 @@ def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
     assert sum(line.startswith("On made-up patients, trained briefly:") for line in lines) == 1
     assert "sweep folder:  runs/branch_location" in finished.stdout
     assert "-m mtl.report runs/branch_location" in finished.stdout
+    assert re.search(
+        r"-m mtl\.predict runs/branch_location/branch-\w+-[0-9a-f]{8} INPUT OUT$", finished.stdout, re.MULTILINE
+    )
     assert re.search(r"mlflow ui --backend-store-uri sqlite:///+\S+/runs/mlflow\.db$", finished.stdout, re.MULTILINE)
     assert "Traceback" not in finished.stdout + finished.stderr
 
