@@ -8,7 +8,7 @@ import torch
 
 from data_prep import convert, newcases, phantom, store
 from mtl import data, predict, train
-from mtl.config import Config, Model, Optim, Train
+from mtl.config import Config, Loss, Model, Optim, Train
 from mtl.runfolder import RunFolder
 
 CPU = torch.device("cpu")
@@ -29,14 +29,14 @@ class Tried:
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
-    """Two folds, trained for half a minute; eight patients whom nobody has seen."""
+    """Two folds, trained for half a minute in all; eight patients whom nobody has seen."""
     home = tmp_path_factory.mktemp("reliability")
     phantom.make(home / "raw", patients=12, slices=4, phases=3, seed=1)
     convert.convert(home / "raw", home / "store.zarr", spacing_mm=6.25, size=48)
     digest = store.open(home / "store.zarr").digest
-    config = Config(
-        digest, Model(width=4), Train(epochs=12, folds=3, batch_size=4, device="cpu"), Optim(lr=0.005, decay=0.9)
-    )
+    settings = Train(epochs=18, folds=3, batch_size=4, augment_copies=1, shift=0.1, device="cpu")
+    # The added Dice loss finds so small a ring in a tenth of the steps that the cross-entropy alone takes.
+    config = Config(digest, Model(width=4), settings, Optim(lr=0.005, decay=0.9), loss=Loss("dice_ce"))
     slices = data.load(home / "store.zarr", digest)
     for number in (0, 1):
         train.train(config, slices, number, RunFolder(home / "run" / f"fold_{number}"))
@@ -49,19 +49,20 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
 
 
 def corrupted(image_YX: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What happens to a slice: the heart lies elsewhere, a signal is lost, a bright band, noise over all."""
-    noisy = image_YX + rng.normal(0, 120, image_YX.shape)
-    dark = image_YX * (np.arange(48) % 8 < 3)
-    return np.asarray([noisy, dark][rng.integers(2)], image_YX.dtype)
+    """Noise over all, a signal that is lost in bands, half an image."""
+    columns = np.arange(image_YX.shape[1])
+    spoilt = (image_YX + rng.normal(0, 120, image_YX.shape), image_YX * (columns % 8 < 3), image_YX * (columns < 24))
+    return np.asarray(spoilt[rng.integers(3)], image_YX.dtype)
 
 
 def test_few_slices_of_new_patients_are_flagged_and_most_that_are_corrupted(tried: Tried) -> None:
-    """Stated: at most 5 % of slices like the validation patients'."""
+    """Stated: at most 5 % of slices like the validation patients', who are other patients than these. Measured on
+    2026-11-28: 2 % of clean slices, 71 % of noisy ones, all that lost bands or a half."""
     rng = np.random.default_rng(0)
     spoilt = [
         np.array([[corrupted(slice_YX, rng) for slice_YX in volume] for volume in image]) for image in tried.images
     ]
     alarms, found = tried.flagged(tried.images).mean(), tried.flagged(spoilt).mean()
     print(f"false alarms {alarms:.1%}, corrupted slices found {found:.1%} of {8 * 12}")
-    assert alarms <= 0.12
-    assert found >= 0.6
+    assert alarms <= 0.08
+    assert found >= 0.7
