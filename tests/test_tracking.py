@@ -479,6 +479,17 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.glob("*mlflow.db*")) == list(tmp_path.glob(".*mlflow.db*")) == []
 
 
+def test_the_tables_are_there_before_mlflows_client(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client else makes them in the file itself, where a node that dies leaves half of them."""
+    order: list[str] = []
+    monkeypatch.setattr(mirroring, "create_database", lambda uri: order.append("tables"))
+    monkeypatch.setattr(mirroring, "client_of", lambda uri: order.append("client"))
+    Mirror(f"sqlite:///{tmp_path / 'new.db'}", folder)
+    assert order == ["tables", "client"]
+
+
 def test_the_mirror_is_measured_against_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(uri: str) -> None:
         shutil.copy(database(tracked.database(database(uri).parent / "made")), database(uri))

@@ -50,7 +50,10 @@ class Mirror:
         self.runs_id = uris.identity(self._folder.parent)
         self._lock = uris.home() / "locks" / self._key()
         self._token = secrets.token_hex(8)
-        self.client, self._processes = client_of(uri), processes
+        with told(uri):
+            create_database(uri)  # first: a client makes the tables in the file itself, and may be killed meanwhile
+            self.client = client_of(uri)
+        self._processes = processes
         self._sweep: Sweep | None = None
         self._at_work: bool | None = None
         self._last = ""
