@@ -127,6 +127,7 @@ def test_a_folds_start_is_measured_to_its_first_step(store_path: Path) -> None:
     assert re.search(r"first step: [\d.]+ times torch and the store \(.*, 1 rounds; [\d.]+ s; wanted 1.5", row)
 
 
+@pytest.mark.timeout(600)
 def test_a_launch_is_measured_to_its_first_fold() -> None:
     row = launching.run(rounds=1, warm_up=0)
     assert re.search(
@@ -134,5 +135,6 @@ def test_a_launch_is_measured_to_its_first_fold() -> None:
     )
 
 
+@pytest.mark.timeout(600)
 def test_the_drivers_memory_is_measured() -> None:
     assert re.search(r"at 3 finished trials: \d+ MB, .* bare Ray Tune \d+ MB; -?\d+ MB above it", driving.run(trials=3))
