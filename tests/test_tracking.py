@@ -473,7 +473,7 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         database(tracking_uri).write_bytes(b"some tables")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mirroring, "MlflowClient", make_some)
+    monkeypatch.setattr(mirroring, "client_of", make_some)
     with pytest.raises(KeyboardInterrupt):
         mirroring.create_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert list(tmp_path.glob("*mlflow.db*")) == list(tmp_path.glob(".*mlflow.db*")) == []

@@ -25,7 +25,6 @@ from urllib.request import url2pathname
 
 from mlflow.entities import Experiment
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.tracking import MlflowClient
 
 from cluster.tracking import mirrored_files, mirrored_views, sqlite_file, uris
 from cluster.tracking.mirror_writer import Known, Part, Writer, beside_others, client_of, told
@@ -228,7 +227,7 @@ def create_database(uri: str) -> None:
     """MLflow's tables in a new sqlite file."""
     path = sqlite_file.own(uri)
     if path and sqlite_file.is_missing(path):
-        sqlite_file.make(path, lambda temporary: MlflowClient(f"sqlite:///{temporary}").search_experiments())
+        sqlite_file.make(path, lambda temporary: client_of(f"sqlite:///{temporary}").search_experiments())
 
 
 def _is_gone(experiment: Experiment, place: str) -> bool:
