@@ -18,6 +18,7 @@ from cluster.site import Site
 from data_prep import store as cine
 from data_prep.files import write_text
 from mtl import data
+from mtl.config import Config, from_dict
 from mtl.runfolder import RunFolder
 
 PROBE_LOW, PROBE_HIGH = 0.8, 1.5
@@ -81,9 +82,8 @@ def left(configuration: Configuration) -> list[RunFolder]:
 
 def seconds_left(configuration: Configuration, images: int, train_s: float, predict_s: float) -> float:
     """Of all its folds one after another; train_s, predict_s: of a slice."""
-    settings, protocol = configuration.config["train"], configuration.config["protocol"]
-    held_out = 2 if protocol["selection"] == "validation" else 1
-    training = images * (1 - held_out / settings["folds"]) * protocol["train_fraction"]
+    settings = configuration.config["train"]
+    training = images * from_dict(Config, configuration.config).trained_share
     trained = training * (1 + settings["augment_copies"])
     epochs = sum(configuration.epochs - len(run.epochs()) for run in left(configuration))
     return float(epochs * (trained * train_s + images / settings["folds"] * predict_s))

@@ -172,6 +172,12 @@ class Config:
             )
 
     @property
+    def trained_share(self) -> float:
+        """Of all patients, those that a fold's network is trained on."""
+        held_out = 2 if self.protocol.selection == "validation" else 1
+        return self.protocol.train_fraction * (1 - held_out / self.train.folds)
+
+    @property
     def differs(self) -> dict[str, Any]:
         """What differs from the default, by dotted name."""
         mine, default = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(Config()))

@@ -35,10 +35,7 @@ APART = 0.012
 
 def training_patients(one: Trained) -> float:
     """That a fold's network saw, mean over folds."""
-    protocol, folds = one.config.protocol, one.config.train.folds
-    held_out = 2 if protocol.selection == "validation" else 1
-    patients = float(np.mean([facts.get("patients", np.nan) for facts in one.facts]))
-    return patients * protocol.train_fraction * (1 - held_out / folds)
+    return float(np.mean([facts.get("patients", np.nan) for facts in one.facts])) * one.config.trained_share
 
 
 def learning_curve(trained: Sequence[Trained]) -> Figure | None:

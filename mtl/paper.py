@@ -6,7 +6,6 @@ UNet is its baseline, MTN its multi-task network; means and standard deviations 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mtl.config import Config
 from mtl.results import PHASE_SETS, REGIONS, Trained
 
 CITATION = (
@@ -109,7 +108,7 @@ def protocol(trained: Sequence[Trained]) -> list[Item]:
         Item("pixel spacing, mm", "1.5625 x 1.5625", here(spacings)),
         of("folds", "5", "train", "folds"),
         Item("best epoch chosen on", "the test fold", here([SELECTED[c.protocol.selection] for c in configs])),
-        Item("share of patients that train", "80 %", here([_trains(config) for config in configs])),
+        Item("share of patients that train", "80 %", here([f"{100 * c.trained_share:.3g} %" for c in configs])),
         of("epochs", "50", "train", "epochs"),
         of("learning rate", "0.001", "optim", "lr"),
         of("factor an epoch", "0.95", "optim", "decay"),
@@ -131,11 +130,6 @@ def protocol(trained: Sequence[Trained]) -> list[Item]:
 
 
 SELECTED = {"test": "the test fold", "validation": "validation patients"}
-
-
-def _trains(config: Config) -> str:
-    held_out = 2 if config.protocol.selection == "validation" else 1
-    return f"{100 * config.protocol.train_fraction * (1 - held_out / config.train.folds):.3g} %"
 
 
 def counts_that_differ(trained: Sequence[Trained]) -> list[str]:

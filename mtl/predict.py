@@ -29,11 +29,12 @@ import torch
 
 from data_prep import export, files, newcases
 from mtl import deploy, metrics, reliability
+from mtl.config import DEVICES
+from mtl.evaluate import BATCH
 from mtl.runfolder import RunFolder
 from mtl.trainer import resolve_device
 
 COLUMNS = ("phase", "level", "area_reg_mm2", "area_seg_mm2", "reliable", "why")
-BATCH = 32
 MODEL = "model.json"
 """in OUT: what predicted all that is in it"""
 
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="a configuration's run folder, or one fold's; only read")
     parser.add_argument("input", type=Path, metavar="INPUT", help="a NIfTI, or a folder of NIfTIs or DICOM; only read")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder, which is made")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): CUDA, else the CPU")
     parser.add_argument("--keep-names", action="store_true", help="cases are called like their files")
     args = parser.parse_args(argv)
     try:
