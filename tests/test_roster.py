@@ -20,6 +20,7 @@ from mtl.runfolder import KEPT
 from mtl.version import code_hash
 from sweeps import asked
 from sweeps.space import Point
+from tests.benchmarks.makespan import list_scheduling
 
 SEARCH = Sweep(
     question="?",
@@ -199,14 +200,6 @@ def simulated(seconds: list[list[float]], slots: int, ahead: int) -> tuple[float
         if not unended[number]:
             del unended[number]
     return now, most
-
-
-def list_scheduling(lengths: list[float], slots: int) -> float:
-    """The makespan where every fold is known from the beginning and a free slot takes the next."""
-    free = [0.0] * slots
-    for length in lengths:
-        heapq.heappush(free, heapq.heappop(free) + length)
-    return max(free)
 
 
 @pytest.mark.parametrize("ahead", [0, 5])

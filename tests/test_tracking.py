@@ -1,5 +1,6 @@
 """The mirror: one way, exactly once, again from nothing. Real MLflow on sqlite, run folders made by hand."""
 
+import gc
 import json
 import os
 import pickle
@@ -477,6 +478,21 @@ def test_a_database_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         mirroring.create_database(f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert list(tmp_path.glob("*mlflow.db*")) == list(tmp_path.glob(".*mlflow.db*")) == []
+
+
+def test_all_is_in_the_one_file_at_the_end_without_a_garbage_collection(folder: Path, tmp_path: Path) -> None:
+    """A launch ends without one; somebody may copy or delete the database."""
+    uri = tracked.database(tmp_path / "new")
+    tracked.sweep(folder)
+    gc.disable()
+    try:
+        mirror = Mirror(uri, folder)
+        mirror.sync()
+        mirror.finish()
+        assert [path.name for path in (tmp_path / "new").glob("mlflow.db*")] == ["mlflow.db"]
+        mirror.sync()  # and it goes on
+    finally:
+        gc.enable()
 
 
 def test_the_tables_are_there_before_mlflows_client(

@@ -27,7 +27,7 @@ from mlflow.entities import Experiment
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from cluster.tracking import mirrored_files, mirrored_views, sqlite_file, uris
-from cluster.tracking.mirror_writer import Known, Part, Writer, beside_others, client_of, told
+from cluster.tracking.mirror_writer import Known, Part, Writer, beside_others, client_of, let_go, told
 from cluster.tracking.mirrored import KIND_TAG, PATH_TAG, RUNS_TAG, Shown, Sweep
 from data_prep.files import locked, make_private, write_text
 from sweeps.asked import Asked
@@ -76,7 +76,7 @@ class Mirror:
             sweep.look()
             self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
-        sqlite_file.settle(self._uri)
+        self._settle()
 
     def finish(self) -> None:
         """As close(), and the artifacts."""
@@ -85,7 +85,7 @@ class Mirror:
             self._write_views(sweep.asked)
             self._write_all(sweep.runs(), closed=True)
             self._write_files(sweep)
-        sqlite_file.settle(self._uri)
+        self._settle()
 
     def refresh(self, *, elsewhere: bool) -> bool:
         """For who looks on: what is new, as sync() where somebody is at work, else as finish(); whether anything was.
@@ -98,8 +98,12 @@ class Mirror:
                 self._write_files(sweep)
                 self._at_work = at_work
         if new:
-            sqlite_file.settle(self._uri)
+            self._settle()
         return new
+
+    def _settle(self) -> None:
+        let_go()
+        sqlite_file.settle(self._uri)
 
     @property
     def runs(self) -> int:
@@ -227,7 +231,12 @@ def create_database(uri: str) -> None:
     """MLflow's tables in a new sqlite file."""
     path = sqlite_file.own(uri)
     if path and sqlite_file.is_missing(path):
-        sqlite_file.make(path, lambda temporary: client_of(f"sqlite:///{temporary}").search_experiments())
+        sqlite_file.make(path, _make_tables)
+
+
+def _make_tables(path: Path) -> None:
+    client_of(f"sqlite:///{path}").search_experiments()
+    let_go()
 
 
 def _is_gone(experiment: Experiment, place: str) -> bool:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from cluster.tracking import uris
 from cluster.tracking.mirrored import Shown, Sweep
@@ -39,13 +40,29 @@ def told(uri: str) -> Iterator[None]:
         raise Refused(uris.without_password(f"MLflow at {uri}: {why}")) from error
 
 
+_ENGINES: WeakSet[Engine] = WeakSet()
+"""that MLflow has made"""
+
+
 def client_of(uri: str) -> MlflowClient:
     """MLflow's, which says nothing by itself: what goes wrong is raised."""
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if not event.contains(Engine, "connect", _wait_less):
         event.listen(Engine, "connect", _wait_less)
+        event.listen(Engine, "engine_connect", _remember)
     return MlflowClient(tracking_uri=uri)
+
+
+def let_go() -> None:
+    """Close this process's idle connections to databases, which MLflow keeps open: sqlite puts everything into the one
+    file when the last is closed. The next use opens them again."""
+    for engine in list(_ENGINES):
+        engine.dispose()
+
+
+def _remember(connection: Connection) -> None:
+    _ENGINES.add(connection.engine)
 
 
 def _wait_less(connection: Any, _: object) -> None:

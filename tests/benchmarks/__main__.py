@@ -20,6 +20,7 @@ from tests.benchmarks import (
     epoch,
     launching,
     loading,
+    makespan,
     metrics,
     mirroring,
     queueing,
@@ -46,6 +47,11 @@ def trials(home: Path) -> Iterator[str]:
     path, digest = made_store(home)
     tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
     yield trial.run(tiny, path, few=2, many=8, rounds=5)
+
+
+def makespans(_: Path) -> Iterator[str]:
+    with executors.local_ray() as scratch:
+        yield makespan.run(scratch, configurations=8, slots=4, mean_s=25.0)
 
 
 def epochs(home: Path) -> Iterator[str]:
@@ -81,6 +87,7 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[str]]] = {
     "trial": trials,
     "launch": lambda _: iter([launching.run(rounds=5)]),
     "driver": lambda _: iter([driving.run(trials=1000)]),
+    "makespan": makespans,
     "mirror": lambda _: iter([mirroring.run(configurations=200, folds=5, epochs=50, sample=300)]),
     "epoch": epochs,
     "trainer": trainers,
