@@ -47,7 +47,7 @@ class Slices:
     image_NYX: "np.ndarray | Stack"
     """int16 grey levels"""
     mask_NYX: "np.ndarray | Stack"
-    """uint8, 1 is myocardium"""
+    """uint8: 0, or the place of a structure in `structures`, counted from 1"""
     patient_N: np.ndarray
     phase_N: np.ndarray
     level_N: np.ndarray
@@ -62,6 +62,8 @@ class Slices:
     """between neighbouring levels, per patient; NaN where the store does not say"""
     pixel_spacing_mm: tuple[float, float]
     """along rows (Y) and columns (X)"""
+    structures: tuple[str, ...] = ("myocardium",)
+    """what the labels 1, 2, ... are, A of them; the first is the myocardium"""
     source: str = ""
     """where the store's images come from, by the reader's name; `phantom`: made up"""
 
@@ -90,10 +92,15 @@ class Slices:
         intensity_V2 = np.stack([mean_V, deviation_V], axis=1)
         return np.asarray(intensity_V2[self.volume_N], np.float32)
 
-    def area_mm2(self, index_N: np.ndarray) -> np.ndarray:
-        """Myocardium area of these slices, mm2."""
-        pixels = [(self.mask_NYX[some] > 0).sum(axis=(1, 2)) for some in _in_parts(index_N)]
-        return np.asarray(np.concatenate(pixels) * self.pixel_mm2)
+    def area_mm2_NA(self, index_N: np.ndarray) -> np.ndarray:
+        """Area of each structure in these slices, mm2."""
+        pixels_NA = [pixels_of(self.mask_NYX[some], len(self.structures)) for some in _in_parts(index_N)]
+        return np.asarray(np.concatenate(pixels_NA) * self.pixel_mm2)
+
+
+def pixels_of(mask_NYX: np.ndarray, structures: int) -> np.ndarray:
+    """(N, A): how many pixels carry each of the labels 1, 2, ..., A."""
+    return np.stack([(mask_NYX == label).sum(axis=(1, 2)) for label in range(1, structures + 1)], axis=1)
 
 
 def _in_parts(index_N: np.ndarray, size: int = 256) -> list[np.ndarray]:
@@ -151,6 +158,7 @@ def load(path: Path, digest: str) -> Slices:
         shape_TZ=tuple(shapes),
         slice_spacing_mm=tuple(float(p.attributes.get("slice_spacing_mm", "nan")) for p in patients),
         pixel_spacing_mm=opened.spacing_mm,
+        structures=opened.classes[1:],
         source=opened.source,
     )
 
@@ -218,8 +226,8 @@ def labelled_patients(opened: store.Store) -> list[store.Patient]:
 
 def check(opened: store.Store, folds: int, seed: int) -> None:
     """ValueError unless the store can be trained on with this many folds."""
-    if len(opened.classes) != 2:
-        raise ValueError(f"store {opened.path}: {len(opened.classes) - 1} structures, this version trains on one")
+    if len(opened.classes) < 2:
+        raise ValueError(f"store {opened.path}: names no structure in its classes; convert again")
     rows, columns = opened.size
     if rows != columns:
         raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square ones; convert again")

@@ -1,13 +1,13 @@
 """A trained fold as one module: raw grey levels in, mask probabilities and areas out.
 
     module = deployed(RunFolder(Path("runs/paper/branch-up4-3fa9c210/fold_0")))
-    probability_B1YX, area_mm2_B1 = module(grey_B1YX)
+    probability_BAYX, area_mm2_BA = module(grey_B1YX)
 
 This is what cluster/tracking/models.py logs in MLflow, and what mlflow.pytorch.load_model gives back; mlflow.pyfunc
 takes and gives arrays, through Predictor. Both want this package installed where they are loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +18,19 @@ from torch import nn
 
 from mtl import checkpoint
 from mtl.config import Config, from_dict
+from mtl.evaluate import labels_of
 from mtl.network import UNet, arithmetic
 from mtl.runfolder import RunFolder
+from mtl.structures import structures_of
 
 
 class Answer(NamedTuple):
-    """Of a batch of slices."""
+    """Of a batch of slices, of each of the store's structures (the first, and often the only one: myocardium)."""
 
-    probability_B1YX: torch.Tensor
-    """that a pixel is myocardium; the mask is where it is above 0.5"""
-    area_mm2_B1: torch.Tensor
-    """of the myocardium, from the regression path; of the baseline, which has none, from the mask"""
+    probability_BAYX: torch.Tensor
+    """that a pixel belongs to it; what is missing to 1 is that of none of them"""
+    area_mm2_BA: torch.Tensor
+    """from the regression path; of the baseline, which has none, from the mask"""
 
 
 class Deployed(nn.Module):
@@ -39,19 +41,23 @@ class Deployed(nn.Module):
     whoever stacks them, as mtl/evaluate.py does.
     """
 
-    def __init__(self, network: UNet, pixel_mm2: float, precision: str) -> None:
+    def __init__(self, network: UNet, pixel_mm2: float, precision: str, structures: Sequence[str]) -> None:
         super().__init__()
         self.network, self.pixel_mm2, self.precision = network, pixel_mm2, precision
+        self.structures = tuple(structures)
 
     def forward(self, grey_B1YX: torch.Tensor) -> Answer:
         grey_B1YX = grey_B1YX.float()
         mean = grey_B1YX.mean(dim=(1, 2, 3), keepdim=True)
         deviation = grey_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
         with arithmetic(self.precision, grey_B1YX.device):
-            logits_B1YX, area_B1 = self.network((grey_B1YX - mean) / deviation.clamp_min(1e-6))
-        if area_B1 is None:
-            area_B1 = (logits_B1YX > 0).sum(dim=(2, 3)) * self.pixel_mm2
-        return Answer(logits_B1YX.float().sigmoid(), area_B1.float())
+            logits_BKYX, area_BA = self.network((grey_B1YX - mean) / deviation.clamp_min(1e-6))
+        if area_BA is None:
+            wanted = torch.arange(1, len(self.structures) + 1, device=grey_B1YX.device).view(1, -1, 1, 1)
+            area_BA = (labels_of(logits_BKYX)[:, None] == wanted).sum(dim=(2, 3)) * self.pixel_mm2
+        logits_BKYX = logits_BKYX.float()
+        probability_BAYX = logits_BKYX.sigmoid() if logits_BKYX.shape[1] == 1 else logits_BKYX.softmax(dim=1)[:, 1:]
+        return Answer(probability_BAYX, area_BA.float())
 
 
 class Predictor:
@@ -61,10 +67,10 @@ class Predictor:
         self._module, self._device = module.to(device).eval(), device
 
     def predict(self, grey_B1YX: np.ndarray, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """`probability` (B, 1, Y, X) and `area_mm2` (B, 1), float32. params: MLflow's; there are none."""
+        """`probability` (B, A, Y, X) and `area_mm2` (B, A), float32. params: MLflow's; there are none."""
         with torch.inference_mode():
             answer = self._module(torch.from_numpy(np.asarray(grey_B1YX, np.float32)).to(self._device))
-        return {"probability": answer.probability_B1YX.cpu().numpy(), "area_mm2": answer.area_mm2_B1.cpu().numpy()}
+        return {"probability": answer.probability_BAYX.cpu().numpy(), "area_mm2": answer.area_mm2_BA.cpu().numpy()}
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Predictor:
@@ -82,10 +88,20 @@ def deployed(run: RunFolder) -> Deployed:
             f"{run.path}: trained with train.normalisation={config.train.normalisation}, which normalises a slice with "
             "its whole volume: no model of single slices can be made of it"
         )
-    network = UNet(config.model.branch, config.model.width, size=int(facts["size"][0]), norm=config.model.norm)
-    network.load_state_dict(checkpoint.load(run.best, config, number)["network"])
+    structures = structures_of(facts)
+    areas, size = len(structures), int(facts["size"][0])
+    network = UNet(
+        config.model.branch, config.model.width, classes=areas, areas=areas, size=size, norm=config.model.norm
+    )
+    try:
+        network.load_state_dict(checkpoint.load(run.best, config, number)["network"])
+    except RuntimeError:  # whose message has a line for each of its tensors
+        raise ValueError(
+            f"{run.best}: is not the network of its config.yaml, with {areas} structures ({', '.join(structures)}); "
+            "copy the fold's folder again from where it was trained"
+        ) from None
     row_mm, column_mm = facts["pixel_spacing_mm"]
-    return Deployed(network, row_mm * column_mm, config.train.precision).eval()
+    return Deployed(network, row_mm * column_mm, config.train.precision, structures).eval()
 
 
 def told(run: RunFolder) -> tuple[Config, int, dict[str, Any]]:

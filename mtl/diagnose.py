@@ -6,8 +6,9 @@ its batches, the gradients of both weighted losses of eq. (5) are taken with res
     grad_cosine        of the angle between them; below 0 the tasks are in conflict, and a step for one undoes the other
     grad_norm_ratio    |weight_reg grad L_area| / |weight_seg grad L_seg|; above 1 the areas lead
 
-over the whole shared part, and of each of its levels as `grad_cosine_down1`, ... (UNet.shared). Nothing that is trained
-changes. It costs as much as two steps, so under 3 % of an epoch of 70 batches; the paper's has 4,000.
+(L_area: of several structures the weighted sum) over the whole shared part, and of each of its levels as
+`grad_cosine_down1`, ... (UNet.shared). Nothing that is trained changes. It costs as much as
+two steps, so under 3 % of an epoch of 70 batches; the paper's has 4,000.
 
 Source of the cosine as a measure of conflict: Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020.
 """
@@ -56,12 +57,13 @@ def _gradients(
 ) -> Gradients:
     shared = network.shared()
     parameters = [parameter for level in shared.values() for parameter in level]
-    state = joint.weighting.state()
+    weight_seg, weight_reg = joint.weighting.state()["weight_seg"], joint.weighting.weight_reg()
+    assert weight_seg is not None, "the segmentation always has a weight"
+    assert weight_reg is not None, "without a regression path there is nothing to compare"
     vectors = []
     seg, reg = joint.losses(network, *batch)
-    for loss, weight, kept in ((seg, state["weight_seg"], True), (reg, state["weight_reg"], False)):
-        assert weight is not None, "without a regression path there is nothing to compare"
-        found = torch.autograd.grad(share * weight * loss, parameters, retain_graph=kept)
+    for loss, kept in ((weight_seg * seg, True), ((weight_reg * reg).sum(), False)):
+        found = torch.autograd.grad(share * loss, parameters, retain_graph=kept)
         vectors.append(joint.ranks.mean(torch.cat([one.reshape(-1) for one in found])).cpu().double())
     lengths = [sum(parameter.numel() for parameter in level) for level in shared.values()]
     return dict(zip(shared, zip(*(torch.split(vector, lengths) for vector in vectors), strict=True), strict=True))

@@ -1,7 +1,7 @@
 """Slices -> predictions -> stacked volumes -> largest component -> volumes.csv, slices.csv."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from data_prep import store
 from data_prep.files import write_csv
 from mtl import augment, cases, metrics
 from mtl.config import Train
-from mtl.data import SET_NAMES, Fold, Slices
+from mtl.data import SET_NAMES, Fold, Slices, pixels_of
 from mtl.network import UNet, arithmetic
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
@@ -28,6 +28,8 @@ SLICE_COLUMNS = (
     "area_reg_mm2",
     "area_seg_mm2",
 )
+STRUCTURE = "structure"
+"""the last column of both, of a store with several structures: its name in the store"""
 BATCH = 32
 
 
@@ -37,9 +39,9 @@ class Prediction:
 
     index_N: np.ndarray
     mask_NYX: np.ndarray
-    """bool; the largest component of each volume only"""
-    area_mm2_N: np.ndarray
-    """from the regression path, or without one from the segmentation; float32"""
+    """uint8 labels, as in Slices; of each structure the largest component of each volume only"""
+    area_mm2_NA: np.ndarray
+    """of each structure, from the regression path, or without one from the segmentation; float32"""
     regressed: bool
     """whether there is a regression path"""
 
@@ -53,15 +55,31 @@ def predict(network: UNet, placed: Placed, index_N: np.ndarray, settings: Train)
     for begin in range(0, len(index_N), BATCH):
         image = augment.images(placed, index_N[begin : begin + BATCH], settings.normalisation)
         with arithmetic(settings.precision, placed.device):
-            logits_B1YX, area_B1 = network(image)
-        masks.append((logits_B1YX[:, 0] > 0).cpu().numpy())
-        if area_B1 is not None:
-            areas.append(area_B1[:, 0].float().cpu().numpy())
+            logits_BKYX, area_BA = network(image)
+        masks.append(labels_of(logits_BKYX).cpu().numpy())
+        if area_BA is not None:
+            areas.append(area_BA.float().cpu().numpy())
     mask_NYX = np.concatenate(masks)
     for _, _, where in volumes(slices, index_N):
-        mask_NYX[where] = metrics.largest_component(mask_NYX[where])
-    seg_mm2 = np.asarray(mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2, np.float32)
-    return Prediction(index_N, mask_NYX, np.concatenate(areas) if areas else seg_mm2, regressed=bool(areas))
+        mask_NYX[where] = metrics.largest_components(mask_NYX[where], len(slices.structures))
+    area_mm2_NA = np.concatenate(areas) if areas else np.asarray(_segmented_mm2(slices, mask_NYX), np.float32)
+    return Prediction(index_N, mask_NYX, area_mm2_NA, regressed=bool(areas))
+
+
+def labels_of(logits_BKYX: torch.Tensor) -> torch.Tensor:
+    """(B, Y, X) uint8: the likeliest label of each pixel; of one structure (K = 1) where it is likelier than not."""
+    found = logits_BKYX[:, 0] > 0 if logits_BKYX.shape[1] == 1 else logits_BKYX.argmax(dim=1)
+    return found.to(torch.uint8)
+
+
+def _segmented_mm2(slices: Slices, mask_NYX: np.ndarray) -> np.ndarray:
+    """(N, A)"""
+    return pixels_of(mask_NYX, len(slices.structures)) * slices.pixel_mm2
+
+
+def columns(names: Sequence[str], structures: Sequence[str]) -> tuple[str, ...]:
+    """Of volumes.csv or slices.csv: VOLUME_COLUMNS or SLICE_COLUMNS, and which structure a row is of."""
+    return (*names, *([STRUCTURE] if len(structures) > 1 else []))
 
 
 def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -73,27 +91,29 @@ def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.
 
 
 def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
-    """A row per volume that carries ground truth, of its labelled slices alone.
+    """A row per volume and structure that carries ground truth, of the volume's labelled slices alone.
 
     Distances take neighbouring labelled slices to be neighbours. They are NaN (empty in the CSV) where nothing was
     predicted: such a volume is missed; and between slices whose distance the store does not say.
     """
     rows = []
     for patient, phase, where in volumes(slices, predicted.index_N):
-        truth_ZYX = _truth(slices, predicted, where)
-        if truth_ZYX.any():
-            ed, es = slices.ed_es[patient]
-            rows.append(
-                {
-                    "patient": slices.patients[patient],
-                    "phase": phase,
-                    "set": set_name,
-                    "is_ed": int(phase == ed),
-                    "is_es": int(phase == es),
-                    **_measured(truth_ZYX, predicted.mask_NYX[where], slices, patient),
-                    "slice_spacing_mm": slices.slice_spacing_mm[patient],
-                }
-            )
+        truth_ZYX, mask_ZYX = _truth(slices, predicted, where), predicted.mask_NYX[where]
+        ed, es = slices.ed_es[patient]
+        for label, structure in enumerate(slices.structures, start=1):
+            if not (truth_ZYX == label).any():
+                continue
+            row = {
+                "patient": slices.patients[patient],
+                "phase": phase,
+                "set": set_name,
+                "is_ed": int(phase == ed),
+                "is_es": int(phase == es),
+                **_measured(truth_ZYX == label, mask_ZYX == label, slices, patient),
+                "slice_spacing_mm": slices.slice_spacing_mm[patient],
+                STRUCTURE: structure,
+            }
+            rows.append(row)
     return rows
 
 
@@ -107,24 +127,26 @@ def _measured(truth_ZYX: np.ndarray, mask_ZYX: np.ndarray, slices: Slices, patie
 
 
 def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:
-    """A row per labelled slice with its area from the masks, the regression path and the segmentation."""
+    """A row per labelled slice and structure with its area from the masks, the regression path and the segmentation.
+    A slice's region is that of its myocardium."""
     rows = []
-    true_mm2 = slices.area_mm2(predicted.index_N)
-    seg_mm2 = predicted.mask_NYX.sum(axis=(1, 2)) * slices.pixel_mm2
+    true_mm2_NA = slices.area_mm2_NA(predicted.index_N)
+    seg_mm2_NA = _segmented_mm2(slices, predicted.mask_NYX)
     for patient, phase, where in volumes(slices, predicted.index_N):
-        for n, region in zip(where, regions(true_mm2[where] > 0), strict=True):
-            rows.append(
-                {
+        for n, region in zip(where, regions(true_mm2_NA[where, 0] > 0), strict=True):
+            for a, structure in enumerate(slices.structures):
+                row = {
                     "patient": slices.patients[patient],
                     "phase": phase,
                     "level": int(slices.level_N[predicted.index_N[n]]),
                     "region": region,
                     "set": set_name,
-                    "area_true_mm2": float(true_mm2[n]),
-                    "area_reg_mm2": float(predicted.area_mm2_N[n]) if predicted.regressed else None,
-                    "area_seg_mm2": float(seg_mm2[n]),
+                    "area_true_mm2": float(true_mm2_NA[n, a]),
+                    "area_reg_mm2": float(predicted.area_mm2_NA[n, a]) if predicted.regressed else None,
+                    "area_seg_mm2": float(seg_mm2_NA[n, a]),
+                    STRUCTURE: structure,
                 }
-            )
+                rows.append(row)
     return rows
 
 
@@ -156,34 +178,46 @@ def masks_of(slices: Slices, predicted: Prediction) -> dict[str, np.ndarray]:
 
 
 def cases_of(slices: Slices, predicted: Prediction) -> list[cases.Case]:
-    """A few of the volumes, worst to best, to be looked at."""
-    carrying = [place for place in volumes(slices, predicted.index_N) if (_truth(slices, predicted, place[2])).any()]
-    dice_V = [metrics.dice(_truth(slices, predicted, where), predicted.mask_NYX[where]) for *_, where in carrying]
+    """A few of the volumes, worst to best by the myocardium, to be looked at."""
+    carrying = [
+        place for place in volumes(slices, predicted.index_N) if _myocardium(slices, predicted, place[2])[0].any()
+    ]
+    dice_V = [metrics.dice(*_myocardium(slices, predicted, where)) for *_, where in carrying]
     return [
         cases.case_of(
             slices.patients[patient],
             phase,
             dice_V[n],
             slices.image_NYX[predicted.index_N[where]],
-            _truth(slices, predicted, where),
-            predicted.mask_NYX[where],
+            *_myocardium(slices, predicted, where),
         )
         for n, (patient, phase, where) in ((n, carrying[n]) for n in cases.chosen(dice_V))
     ]
 
 
 def _truth(slices: Slices, predicted: Prediction, where: np.ndarray) -> np.ndarray:
-    return slices.mask_NYX[predicted.index_N[where]] > 0
+    """uint8 labels"""
+    return slices.mask_NYX[predicted.index_N[where]]
 
 
-def score(slices: Slices, predicted: Prediction) -> tuple[float, float]:
-    """Mean Dice over volumes; mean absolute difference of the area over slices, mm2, from the regression path (of
-    the baseline, which has none, from the segmentation)."""
-    truths = [(_truth(slices, predicted, where), where) for _, _, where in volumes(slices, predicted.index_N)]
-    dices = [metrics.dice(truth_ZYX, predicted.mask_NYX[where]) for truth_ZYX, where in truths if truth_ZYX.any()]
-    true_mm2 = slices.area_mm2(predicted.index_N)
-    dice = float(np.mean(dices)) if dices else float("nan")
-    return dice, float(np.abs(predicted.area_mm2_N - true_mm2).mean())
+def _myocardium(slices: Slices, predicted: Prediction, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted, bool; the first structure is the myocardium."""
+    return _truth(slices, predicted, where) == 1, predicted.mask_NYX[where] == 1
+
+
+def score(slices: Slices, predicted: Prediction) -> tuple[list[float], list[float]]:
+    """Of each structure: mean Dice over the volumes that carry it (NaN where none does); mean absolute difference of
+    the area over slices, mm2, from the regression path (of the baseline, which has none, from the segmentation)."""
+    pairs = [
+        (_truth(slices, predicted, where), predicted.mask_NYX[where])
+        for *_, where in volumes(slices, predicted.index_N)
+    ]
+    dices = []
+    for label in range(1, len(slices.structures) + 1):
+        of_label = [metrics.dice(truth == label, mask == label) for truth, mask in pairs if (truth == label).any()]
+        dices.append(float(np.mean(of_label)) if of_label else math.nan)
+    error_mm2_AN = np.abs(predicted.area_mm2_NA - slices.area_mm2_NA(predicted.index_N)).T
+    return dices, [float(np.ascontiguousarray(one_N).mean()) for one_N in error_mm2_AN]
 
 
 def write(
@@ -211,5 +245,5 @@ def write(
                 cases.write(folder.path / cases.NAME, cases_of(slices, predicted))
             if save_masks and set_name == "test":
                 store.write_masks(folder.path / "masks.zarr", masks_of(slices, predicted))
-    write_csv(folder.path / "volumes.csv", volume_lines, VOLUME_COLUMNS)
-    write_csv(folder.path / "slices.csv", slice_lines, SLICE_COLUMNS)
+    write_csv(folder.path / "volumes.csv", volume_lines, columns(VOLUME_COLUMNS, slices.structures))
+    write_csv(folder.path / "slices.csv", slice_lines, columns(SLICE_COLUMNS, slices.structures))

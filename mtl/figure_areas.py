@@ -36,8 +36,10 @@ from mtl.figure_parts import (
     row_in,
     wrapped,
 )
+from mtl.function import VENTRICLES, PerPatient, ejection_fraction
+from mtl.function import mass as mass_of
 from mtl.paper import CORRELATION, TABLE2
-from mtl.results import PHASE_SETS, REGIONS, Trained, masses
+from mtl.results import PHASE_SETS, REGIONS, Trained
 from mtl.statistics import best_fit_line, bland_altman, pearson
 
 SOURCE_NAMES = {"Reg": "regression path", "Seg": "segmentation"}
@@ -211,47 +213,61 @@ def _regions_by_phases(height_in: float) -> tuple[Figure, dict[tuple[str, str], 
 def mass(trained: Sequence[Trained]) -> Figure | None:
     """Bland and Altman's plot of the LV's myocardial mass at end-diastole, g, a dot a patient, a panel a source: the
     difference measured - true over the mean of both. Not in the paper. None where no mass is known."""
-    found = [(source, masses(source.trained, "ED")) for source in sources(trained)]
-    if not any(len(masses_P.true_g_P) for _, masses_P in found):
+    return _agreement([(source.title, source, mass_of(source.trained)) for source in sources(trained)], "mass")
+
+
+def ejection_fractions(others: Sequence[Sequence[Trained]]) -> Figure | None:
+    """The same of the ejection fractions of both ventricles, %. others: of the structures after the first."""
+    shown = [source for of_one in others if of_one[0].structure in VENTRICLES for source in sources(of_one)]
+    found = [(f"{s.trained.structure}\n{s.title}", s, ejection_fraction(s.trained)) for s in shown]
+    return _agreement(found, "ejection fraction")
+
+
+def _agreement(found: Sequence[tuple[str, Source, PerPatient]], what: str) -> Figure | None:
+    """A panel a source with its title. None where no true value is known."""
+    if not any(len(of_one.true_P) for _, _, of_one in found):
         return None
     figure, axes = grid(len(found), 3, 3.2, shared=True)
-    for k, (ax, (source, masses_P)) in enumerate(zip(axes, found, strict=True)):
-        said = _bland_altman(ax, masses_P.true_g_P, masses_P.measured_g_P[source.kind], source.kind)
-        if masses_P.unknown:
-            said += f"\n{masses_P.unknown} left out: slice spacing unknown"
-        ax.set_title(f"{source.title}\n{said}", fontsize=TEXT_PT)
-        ax.set_xlabel("mean of measured and true mass, g")
+    unit, pairs = found[0][2].unit, [of_one.known(source.kind) for _, source, of_one in found]
+    for k, (ax, (title, source, of_one), pair) in enumerate(zip(axes, found, pairs, strict=True)):
+        said = _bland_altman(ax, *pair, source.kind, unit)
+        if of_one.unknown:
+            said += f"\n{of_one.unknown} left out: slice spacing or phases unknown"
+        if missed := len(of_one.true_P) - len(pair[0]):
+            said += f"\n{missed} without a measured one"
+        ax.set_title(f"{title}\n{said}", fontsize=TEXT_PT)
+        ax.set_xlabel(f"mean of measured and true {what}, {unit}")
         if k % 3 == 0:
-            ax.set_ylabel("measured - true mass, g")
-    _limit_masses(axes, [(m.true_g_P, m.measured_g_P[source.kind]) for source, m in found])
+            ax.set_ylabel(f"measured - true {what}, {unit}")
+    _limit(axes, pairs)
     return figure
 
 
-def _bland_altman(ax: Axes, true_g_P: np.ndarray, measured_g_P: np.ndarray, kind: str) -> str:
+def _bland_altman(ax: Axes, true_P: np.ndarray, measured_P: np.ndarray, kind: str, unit: str) -> str:
     """Draw the patients, the bias and its limits; their numbers."""
     style: Style = {"color": SOURCE_COLOURS[kind], "alpha": 0.7, "markeredgewidth": 0.0, "markersize": 5}
-    ax.plot((true_g_P + measured_g_P) / 2, measured_g_P - true_g_P, SOURCE_MARKERS[kind], **style)
+    ax.plot((true_P + measured_P) / 2, measured_P - true_P, SOURCE_MARKERS[kind], **style)
     ax.axhline(0, color=GREY, linewidth=0.8)
-    agreement = or_none(bland_altman, true_g_P, measured_g_P)
+    agreement = or_none(bland_altman, true_P, measured_P)
     if agreement is None:
-        return f"patients: {len(true_g_P)}"
+        return f"patients: {len(true_P)}"
     ax.axhline(agreement.bias, color=BLACK, linewidth=1.6)
     for limit in (agreement.low, agreement.high):
         ax.axhline(limit, color=BLACK, linestyle="dashed", linewidth=1)
-    bias = f"bias {agreement.bias:+.1f} g ({len(true_g_P)} patients)"
-    return f"{bias}\n95 % limits {agreement.low:+.1f} to {agreement.high:+.1f} g"
+    bias = f"bias {agreement.bias:+.1f} {unit} ({len(true_P)} patients)"
+    return f"{bias}\n95 % limits {agreement.low:+.1f} to {agreement.high:+.1f} {unit}"
 
 
-def _limit_masses(axes: Sequence[Axes], pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def _limit(axes: Sequence[Axes], pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """Cut the common axes where a source failed, and say how many patients that hides."""
-    differences = [np.abs(measured_g_P - true_g_P) for true_g_P, measured_g_P in pairs]
-    top_g = ceiling([float(difference_P.max(initial=0)) for difference_P in differences])
-    if not any((difference_P > top_g).any() for difference_P in differences):
+    differences = [np.abs(measured_P - true_P) for true_P, measured_P in pairs]
+    top = ceiling([float(difference_P.max(initial=0)) for difference_P in differences])
+    if not any((difference_P > top).any() for difference_P in differences):
         return
-    means = [(true_g_P + measured_g_P) / 2 for true_g_P, measured_g_P in pairs]
-    shown = np.concatenate([mean_P[d_P <= top_g] for mean_P, d_P in zip(means, differences, strict=True)])
-    margin_g = 0.05 * (shown.max() - shown.min()) or 1.0
-    axes[0].set(xlim=(shown.min() - margin_g, shown.max() + margin_g), ylim=(-1.05 * top_g, 1.05 * top_g))
+    means = [(true_P + measured_P) / 2 for true_P, measured_P in pairs]
+    shown = np.concatenate([mean_P[d_P <= top] for mean_P, d_P in zip(means, differences, strict=True)])
+    margin = 0.05 * (shown.max() - shown.min()) or 1.0
+    axes[0].set(xlim=(shown.min() - margin, shown.max() + margin), ylim=(-1.05 * top, 1.05 * top))
     for ax, difference_P in zip(axes, differences, strict=True):
-        if beyond := int((difference_P > top_g).sum()):
+        if beyond := int((difference_P > top).sum()):
             note(ax, f"{beyond} beyond the axis")

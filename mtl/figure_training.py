@@ -12,8 +12,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from mtl.cases import LEVELS, Case
 from mtl.figure_parts import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, TEXT_PT, VERMILLION, Style, blank, wrapped
 from mtl.paper import LOG_SIGMA2_SEG, LOG_SIGMA_REG, RATIO, SELECTED
-from mtl.results import Trained
+from mtl.results import MYOCARDIUM, Trained
 from mtl.runfolder import best_epoch
+from mtl.structures import key
 
 FOLD_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 FOLD_STYLES = ("solid", "dashed", "dashdot", "dotted", (0, (5, 1, 1, 1, 1, 1)))
@@ -105,18 +106,22 @@ def window(case: Case) -> tuple[float, float, float, float]:
 
 def trajectories(trained: Sequence[Trained]) -> Figure | None:
     """log sigma_seg^2, log sigma_reg (of mm2) and the ratio of both weights per epoch (paper, section 3, where only
-    the last values stand), a line a fold, a row a configuration. None where no weights were learned."""
+    the last values stand), a line a fold, a row a configuration and structure. None where no weights were learned."""
     learned = [one for one in trained if one.regresses and one.config.weighting.kind == "learned"]
     if not learned:
         return None
     names = (r"$\log\,\sigma_{seg}^2$", r"$\log\,\sigma_{reg}$  (of mm²)", "weight seg / weight reg, mm²")
-    figure, rows = _rows([one.label for one in learned], names)
-    for one, axes in zip(learned, rows, strict=True):
-        s_seg, s_reg = series(one, "log_sigma2_seg"), series(one, "log_sigma_reg")
+    shown = [(one, structure) for one in learned for structure in one.structures]
+    titles = [one.label + (f": {structure}" if len(one.structures) > 1 else "") for one, structure in shown]
+    figure, rows = _rows(titles, names)
+    for (one, structure), axes in zip(shown, rows, strict=True):
+        s_seg = series(one, "log_sigma2_seg")
+        s_reg = series(one, "log_sigma_reg" if len(one.structures) == 1 else key("log_sigma_reg", structure))
         ratios = [np.exp(reg - seg) for seg, reg in zip(s_seg, s_reg, strict=True)]
         for ax, lines, paper in zip(axes, (s_seg, s_reg, ratios), (LOG_SIGMA2_SEG, LOG_SIGMA_REG, RATIO), strict=True):
             _draw_folds(ax, lines, log=lines is ratios)
-            ax.axhline(paper, **PAPER)
+            if structure == MYOCARDIUM:
+                ax.axhline(paper, **PAPER)
     _legend(figure, learned, [Line2D([], [], **PAPER, label="paper")])
     return figure
 
@@ -127,9 +132,9 @@ def learning(trained: Sequence[Trained]) -> Figure | None:
     titles = [f"{one.label}; Dice and area error on {SELECTED[one.config.protocol.selection]}" for one in trained]
     figure, rows = _rows(titles, tuple(LEARNING.values()))
     for one, axes in zip(trained, rows, strict=True):
-        for ax, key in zip(axes, LEARNING, strict=True):
-            _draw_folds(ax, series(one, key), log=key != "dice_val", mean=True)
-            if key == "dice_val":
+        for ax, name in zip(axes, LEARNING, strict=True):
+            _draw_folds(ax, series(one, name), log=name != "dice_val", mean=True)
+            if name == "dice_val":
                 _draw_best(ax, one)
     _legend(
         figure, trained, [Line2D([], [], **MEAN, label="mean of folds"), Line2D([], [], **BEST, label="best epoch")]

@@ -13,13 +13,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_prep.files import atomic
-from mtl.figure_areas import figure3_areas, figure4a_boxes, figure4b_intervals, mass
+from mtl.figure_areas import ejection_fractions, figure3_areas, figure4a_boxes, figure4b_intervals, mass
 from mtl.figure_parts import DPI, TEXT_PT, Mean, draw_means, grid, mean_legend, mean_of, reach, row_in
 from mtl.figure_size import learning_curve
 from mtl.figure_training import conflict, contours, learning, trajectories
 from mtl.metrics import VOLUME_METRICS
 from mtl.paper import IN_PAPER, TABLE1
 from mtl.results import Trained
+from mtl.structures import key
 
 METRICS = {
     "dice": ("Dice", "dice, no unit"),
@@ -67,7 +68,7 @@ FIGURES: dict[str, tuple[Draw, str]] = {
     ),
     "figure3_areas": (
         figure3_areas,
-        "Measured against true myocardium area of every test slice, all phases (paper, Fig. 3), from the regression "
+        "Measured against true area of every test slice, all phases (paper, Fig. 3), from the regression "
         "path and from the segmentation. Above each panel the line of best fit and Pearson's r.",
     ),
     "figure4a_boxes": (
@@ -116,20 +117,35 @@ FIGURES: dict[str, tuple[Draw, str]] = {
     ),
 }
 """name -> function, caption; in the report's order."""
+EJECTION = (
+    "Ejection fraction of both ventricles, (EDV - ESV) / EDV, a dot a patient with both phases, as of the mass: the "
+    "difference over the mean of measured and true; the bias (line) and the 95 % limits of agreement (dashed)."
+)
+PER_STRUCTURE = ("figure2_means", "figure3_areas", "figure4a_boxes", "figure4b_intervals", "learning_curve")
+"""drawn again for each structure after the first: figure2_means_left_ventricle, ..."""
 PER_CONFIGURATION = ("contours",)
 """drawn for one configuration at a time: contours_0, contours_1, ... in their order"""
 FORMATS = {"png": (DPI, {"Software": None}), "pdf": (200, {"CreationDate": None})}
 """suffix -> resolution, metadata; nothing in a file says when it was made"""
 
 
-def drawn(trained: Sequence[Trained]) -> Iterator[tuple[str, Figure, str]]:
-    """Name, figure and caption of all that there is to draw, one at a time."""
+def drawn(trained: Sequence[Trained], others: Sequence[Sequence[Trained]] = ()) -> Iterator[tuple[str, Figure, str]]:
+    """Name, figure and caption of all that there is to draw, one at a time. others: the same configurations as of the
+    structures after the first."""
     for name, (draw, caption) in FIGURES.items():
-        each = {f"{name}_{k}": [one] for k, one in enumerate(trained)} if name in PER_CONFIGURATION else {name: trained}
-        for full_name, part in each.items():
+        parts: dict[str, Sequence[Trained]] = {name: trained}
+        if name in PER_CONFIGURATION:
+            parts = {f"{name}_{k}": [one] for k, one in enumerate(trained)}
+        elif name in PER_STRUCTURE:
+            parts |= {key(name, of_one[0].structure): of_one for of_one in others}
+        for full_name, part in parts.items():
             figure = draw(part)
             if figure is not None:
-                yield full_name, figure, caption
+                whose = f"{part[0].structure.capitalize()}. " if others and name in PER_STRUCTURE else ""
+                yield full_name, figure, f"{whose}{caption}"
+    figure = ejection_fractions(others)
+    if figure is not None:
+        yield "ejection_fraction", figure, EJECTION
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:

@@ -35,8 +35,8 @@ class Joint(nn.Module):
     def forward(
         self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The joint loss, L_seg and L_area (mm2; NaN without a regression path), whose means over ranks are the
-        batch's: eq. (5) is linear in the two losses."""
+        """The joint loss, L_seg and L_area (mm2, of each structure; NaN without a regression path), whose means over
+        ranks are the batch's: eq. (5) is linear in the losses."""
         seg, reg = (share * loss for loss in self.losses(self.network, image, mask, area_mm2))
         if not self.started:
             self.weighting.start(self.ranks.mean(seg), self.ranks.mean(reg))
@@ -46,11 +46,11 @@ class Joint(nn.Module):
     def losses(
         self, network: Callable[[torch.Tensor], Any], image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """L_seg and L_area (mm2; NaN without a regression path)."""
+        """L_seg and L_area, (A,) (mm2; NaN without a regression path)."""
         with arithmetic(self.precision, image.device):
             logits, area = network(image)
         seg = torch.stack([loss(logits.float(), mask) for loss in self.segmentation_losses]).sum()
-        return seg, seg.new_full((), math.nan) if area is None else area_loss(area, area_mm2)
+        return seg, seg.new_full(area_mm2.shape[1:], math.nan) if area is None else area_loss(area, area_mm2)
 
 
 class Coming:

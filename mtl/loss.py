@@ -37,8 +37,8 @@ def soft_dice_loss(logits_BKYX: torch.Tensor, mask_B1YX: torch.Tensor) -> torch.
 
 
 def area_loss(area_BA: torch.Tensor, true_BA: torch.Tensor) -> torch.Tensor:
-    """L_1 of eq. (5): mean absolute difference of the areas, mm2."""
-    return (area_BA - true_BA).abs().mean()
+    """L_1 of eq. (5): mean absolute difference of the areas, mm2; (A,), for each structure is a task of its own."""
+    return torch.stack([one_B.mean() for one_B in (area_BA - true_BA).abs().unbind(dim=1)])
 
 
 def joint_loss(
@@ -46,8 +46,11 @@ def joint_loss(
 ) -> torch.Tensor:
     """Eq. (5): exp(-s_seg) L_seg + exp(-s_reg) L_area + s_seg / 2 + s_reg.
 
+    With several structures, whose areas are several tasks, one s a task: area_loss and s_reg are (A,), and the terms of
+    the areas are added up.
+
     s_seg = log sigma_seg^2 and s_reg = log sigma_reg. The paper writes "s = log(sigma)" for both, but its
     figures -3.9 and 3.45 give its ratio of 1556:1 only as exp(3.9 + 3.45), that is with weights exp(-s). The
     optimum is sigma_reg = L_area and sigma_seg^2 = 2 L_seg.
     """
-    return torch.exp(-s_seg) * seg_loss + torch.exp(-s_reg) * area_loss + s_seg / 2 + s_reg
+    return torch.exp(-s_seg) * seg_loss + (torch.exp(-s_reg) * area_loss).sum() + s_seg / 2 + s_reg.sum()

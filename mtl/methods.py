@@ -75,12 +75,20 @@ def _data(facts: dict[str, Any]) -> str:
 def _network(trained: Sequence[Trained]) -> str:
     regressing = [one for one in trained if one.regresses]
     width, norm = _each(trained, lambda c: c.model.width), _each(trained, lambda c: c.model.norm)
-    said = f"A U-Net [2] of {width} channels at its first level and {norm} normalisation segmented the myocardium"
+    said = (
+        f"A U-Net [2] of {width} channels at its first level and {norm} normalisation segmented {_structures(trained)}"
+    )
     if not regressing:
         return f"{said}."
     where = _each(regressing, lambda c: c.model.branch)
     baseline = "; the same network without it is the baseline" if len(regressing) < len(trained) else ""
-    return f"{said} and regressed its area by a path that leaves the decoder at {where} [1]{baseline}."
+    area = "its area" if len(trained[0].structures) == 1 else "their areas"
+    return f"{said} and regressed {area} by a path that leaves the decoder at {where} [1]{baseline}."
+
+
+def _structures(trained: Sequence[Trained]) -> str:
+    *first, last = trained[0].structures
+    return f"the {', '.join(first)} and {last}" if first else f"the {last}"
 
 
 def _training(trained: Sequence[Trained]) -> str:

@@ -40,6 +40,14 @@ def largest_component(mask_ZYX: np.ndarray) -> np.ndarray:
     return kept_ZYX
 
 
+def largest_components(labels_ZYX: np.ndarray, structures: int) -> np.ndarray:
+    """Labels 1, 2, ... of a volume, each reduced to its largest component; the rest becomes 0."""
+    kept_ZYX = np.zeros_like(labels_ZYX)
+    for label in range(1, structures + 1):
+        kept_ZYX[largest_component(labels_ZYX == label)] = label
+    return kept_ZYX
+
+
 def volume_metrics(truth_ZYX: np.ndarray, prediction_ZYX: np.ndarray, spacing_mm: Sequence[float]) -> dict[str, float]:
     """How well a predicted volume meets the true one (paper, Table 1).
 

@@ -1,6 +1,7 @@
 """The U-Net whose regression path leaves at `branch` (paper, section 2.3 and Fig. 1)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -116,14 +117,14 @@ class UNet(nn.Module):
             made[f"up{level}"] = [parameter for module in modules for parameter in module.parameters()]
         return made
 
-    def set_area_scale(self, mean_mm2: float, deviation_mm2: float) -> None:
-        """Let the network predict areas in standard deviations about a mean.
+    def set_area_scale(self, mean_mm2: float | Sequence[float], deviation_mm2: float | Sequence[float]) -> None:
+        """Let the network predict areas in standard deviations about a mean: one of all, or one of each.
 
         With raw mm2 and both s at 0 the area's loss is a thousand times the other, RMSprop moves s by 0.001
         a step, and the segmentation hardly learns meanwhile.
         """
-        self.area_offset_mm2.fill_(mean_mm2)
-        self.area_scale_mm2.fill_(deviation_mm2)
+        self.area_offset_mm2.copy_(torch.as_tensor(mean_mm2))
+        self.area_scale_mm2.copy_(torch.as_tensor(deviation_mm2))
 
     def forward(self, image_BCYX: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if any(n % 2**LEVELS for n in image_BCYX.shape[2:]):

@@ -5,8 +5,10 @@
 RUN is a configuration's run folder, whose folds predict together (their mean), or one fold's. INPUT is a NIfTI, or a
 folder of NIfTIs or of DICOM files; masks are not needed. Each case becomes a folder of OUT:
 
-    mask.nii.gz    1: myocardium, on the images' own voxels; 4-D where there are several phases
-    areas.csv      phase, level (from the base), area_reg_mm2, area_seg_mm2, reliable (1 or 0), and why not
+    mask.nii.gz    1: myocardium (of a store like ACDC's 2: left, 3: right ventricle), on the images' own voxels; 4-D
+                   where there are several phases
+    areas.csv      phase, level (from the base), area_reg_mm2, area_seg_mm2, reliable (1 or 0), and why not; a row a
+                   structure where there are several
     overlay.png    every level at the phases of the largest and the smallest cavity
 
 Cases are called P001, P002, ... (OUT.keys.csv beside OUT leads back), but for known archives' own codes; with
@@ -30,11 +32,13 @@ import torch
 from data_prep import export, files, newcases
 from mtl import deploy, metrics, reliability
 from mtl.config import DEVICES
-from mtl.evaluate import BATCH
+from mtl.data import pixels_of
+from mtl.evaluate import BATCH, STRUCTURE, columns
 from mtl.runfolder import RunFolder
 from mtl.trainer import resolve_device
 
 COLUMNS = ("phase", "level", "area_reg_mm2", "area_seg_mm2", "reliable", "why")
+"""of areas.csv; after them the structure, where there are several"""
 MODEL = "model.json"
 """in OUT: what predicted all that is in it"""
 
@@ -47,10 +51,23 @@ class Ensemble:
     spacing_mm: tuple[float, float]
     size: tuple[int, int]
     """of the images that they take"""
-    limits: reliability.Limits
+    limits: Sequence[reliability.Limits]
+    """of each structure"""
     regresses: bool
     digest: str
     """of their weights"""
+
+    def why_not(self, found: "Prediction") -> list[list[str]]:
+        """Of each structure and slice, why its areas are to be checked; empty where they are reliable."""
+        regressed = found.regressed_mm2_KSA
+        return [
+            limits.why_not(None if regressed is None else regressed[..., a], found.segmented_mm2_KSA[..., a])
+            for a, limits in enumerate(self.limits)
+        ]
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        return self.modules[0].structures
 
     @torch.inference_mode()
     def predict(self, image_TZYX: np.ndarray, device: torch.device) -> "Prediction":
@@ -62,35 +79,47 @@ class Ensemble:
                 module(torch.from_numpy(slice_NYX[begin : begin + BATCH].astype(np.float32)).to(device))
                 for begin in range(0, len(slice_NYX), BATCH)
             ]
-            one = torch.cat([answer.probability_B1YX for answer in answers]).cpu().numpy().reshape(image_TZYX.shape)
-            probability.append(one)
-            regressed.append(torch.cat([answer.area_mm2_B1 for answer in answers]).cpu().numpy()[:, 0])
-            segmented.append(_largest(one).sum(axis=(2, 3)).ravel() * module.pixel_mm2)
-        mean_TZYX = np.mean(probability, axis=0)
-        inside_TZYX = _largest(mean_TZYX)
+            one_NAYX = torch.cat([answer.probability_BAYX for answer in answers]).cpu().numpy()
+            one_ATZYX = np.moveaxis(one_NAYX, 1, 0).reshape(-1, *image_TZYX.shape)
+            probability.append(one_ATZYX)
+            regressed.append(torch.cat([answer.area_mm2_BA for answer in answers]).cpu().numpy())
+            mask_TZYX = self._largest(one_ATZYX)
+            pixels_SA = pixels_of(mask_TZYX.reshape(-1, *mask_TZYX.shape[2:]), len(self.structures))
+            segmented.append(pixels_SA * module.pixel_mm2)
+        mean_ATZYX = np.mean(probability, axis=0)
+        mask_TZYX = self._largest(mean_ATZYX)
         return Prediction(
-            np.asarray(np.where(inside_TZYX, mean_TZYX, np.minimum(mean_TZYX, export.INSIDE))),
-            inside_TZYX,
+            _without(mean_ATZYX, (export.labels(mean_ATZYX) > 0) & (mask_TZYX == 0)),
+            mask_TZYX,
             np.array(regressed) if self.regresses else None,
             np.array(segmented),
         )
 
+    def _largest(self, probability_ATZYX: np.ndarray) -> np.ndarray:
+        """(T, Z, Y, X) labels; the largest component of each structure in each phase."""
+        count = len(self.structures)
+        return np.stack([metrics.largest_components(volume, count) for volume in export.labels(probability_ATZYX)])
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of a study. Legend: K fold, S slice, that is phase, then level."""
+    """Of a study. Legend: K fold, A structure, S slice, that is phase, then level."""
 
-    probability_TZYX: np.ndarray
-    """mean over folds; at most 0.5 outside the largest component"""
+    probability_ATZYX: np.ndarray
+    """mean over folds; beside the largest components no structure is likelier than none"""
     mask_TZYX: np.ndarray
-    """bool; the largest component of each phase"""
-    regressed_mm2_KS: np.ndarray | None
+    """uint8 labels 1, 2, ..., A; of each structure the largest component of each phase"""
+    regressed_mm2_KSA: np.ndarray | None
     """None without a regression path"""
-    segmented_mm2_KS: np.ndarray
+    segmented_mm2_KSA: np.ndarray
 
 
-def _largest(probability_TZYX: np.ndarray) -> np.ndarray:
-    return np.stack([metrics.largest_component(volume > export.INSIDE) for volume in probability_TZYX])
+def _without(probability_ATZYX: np.ndarray, where_TZYX: np.ndarray) -> np.ndarray:
+    """Probabilities of the same pixels, there cut down until none of the structures is the likeliest answer: not to 0,
+    since they are interpolated on their way to the images' own pixels."""
+    none_TZYX = 1 - probability_ATZYX.sum(axis=0)
+    most_TZYX = (probability_ATZYX.max(axis=0) + none_TZYX) / 2
+    return np.asarray(np.where(where_TZYX, np.minimum(probability_ATZYX, most_TZYX), probability_ATZYX))
 
 
 def load(run: Path, device: torch.device) -> Ensemble:
@@ -106,7 +135,15 @@ def load(run: Path, device: torch.device) -> Ensemble:
     row_mm, column_mm = map(float, facts["pixel_spacing_mm"])
     rows, columns = map(int, facts["size"])
     told = hashlib.sha256(b"".join(hashlib.sha256(fold.best.read_bytes()).digest() for fold in folds)).hexdigest()[:16]
-    limits = reliability.limits([fold.path / "slices.csv" for fold in folds])
+    structures = modules[0].structures
+    if other := next(
+        (fold.path for fold, one in zip(folds, modules, strict=True) if one.structures != structures), None
+    ):
+        raise ValueError(
+            f"{other}: trained on other structures than {folds[0].path.name}; train the folds on one store"
+        )
+    tables = [fold.path / "slices.csv" for fold in folds]
+    limits = [reliability.limits(tables, structure) for structure in structures]
     return Ensemble(modules, (row_mm, column_mm), (rows, columns), limits, config.model.branch != "none", told)
 
 
@@ -115,27 +152,36 @@ def case_into(case: newcases.Case, key: str, ensemble: Ensemble, device: torch.d
     new = newcases.read(case, ensemble.spacing_mm, ensemble.size)
     found = ensemble.predict(new.image_TZYX, device)
     count, levels = new.image_TZYX.shape[:2]
-    export.write_mask(new, found.probability_TZYX, folder / "mask.nii.gz")
-    why = ensemble.limits.why_not(found.regressed_mm2_KS, found.segmented_mm2_KS)
-    files.write_csv(folder / "areas.csv", _rows(new.study.phases, levels, found, why), COLUMNS, private=True)
-    check_TZ = np.array([bool(reasons) for reasons in why]).reshape(count, levels)
-    export.write_sheet(new, key, found.mask_TZYX, check_TZ, folder / "overlay.png")
+    export.write_mask(new, found.probability_ATZYX, folder / "mask.nii.gz")
+    structures, why_AS = ensemble.structures, ensemble.why_not(found)
+    rows = _rows(new.study.phases, levels, found, why_AS, structures)
+    files.write_csv(folder / "areas.csv", rows, columns(COLUMNS, structures), private=True)
+    check_TZ = np.array([any(reasons) for reasons in zip(*why_AS, strict=True)]).reshape(count, levels)
+    export.write_sheet(new, key, found.mask_TZYX, structures, check_TZ, folder / "overlay.png")
     return f"{count} phases, {levels} levels, {check_TZ.sum()} of {check_TZ.size} slices to check"
 
 
-def _rows(source_phases: Sequence[int], levels: int, found: Prediction, why: Sequence[str]) -> list[dict[str, object]]:
-    segmented_S = found.segmented_mm2_KS.mean(axis=0)
-    regressed_S = None if found.regressed_mm2_KS is None else found.regressed_mm2_KS.mean(axis=0)
+def _rows(
+    source_phases: Sequence[int],
+    levels: int,
+    found: Prediction,
+    why_AS: Sequence[Sequence[str]],
+    structures: Sequence[str],
+) -> list[dict[str, object]]:
+    segmented_SA = found.segmented_mm2_KSA.mean(axis=0)
+    regressed_SA = None if found.regressed_mm2_KSA is None else found.regressed_mm2_KSA.mean(axis=0)
     return [
         {
             "phase": source_phases[s // levels],
             "level": s % levels,
-            "area_reg_mm2": None if regressed_S is None else float(regressed_S[s]),
-            "area_seg_mm2": float(segmented_S[s]),
-            "reliable": int(not reasons),
-            "why": reasons,
+            "area_reg_mm2": None if regressed_SA is None else round(float(regressed_SA[s, a]), 1),
+            "area_seg_mm2": round(float(segmented_SA[s, a]), 1),
+            "reliable": int(not why_AS[a][s]),
+            "why": why_AS[a][s],
+            STRUCTURE: structure,
         }
-        for s, reasons in enumerate(why)
+        for s in range(len(segmented_SA))
+        for a, structure in enumerate(structures)
     ]
 
 

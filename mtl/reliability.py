@@ -47,19 +47,19 @@ class Limits:
         return ["; ".join(reasons) for reasons in told]
 
 
-def limits(tables: Sequence[Path]) -> Limits:
-    """From the folds' slices.csv. ValueError where one is damaged."""
-    rows = [row for path in tables for row in _held_out(path)]
+def limits(tables: Sequence[Path], structure: str) -> Limits:
+    """Of a structure's areas, from the folds' slices.csv. ValueError where one is damaged."""
+    rows = [row for path in tables for row in _held_out(path, structure)]
     paths = [abs(reg - seg) for reg, seg, _ in rows if reg is not None]
     folds = [abs(seg - true) for _, seg, true in rows]
     return Limits(*(float(np.quantile(of, 1 - FALSE_ALARMS / 2)) if of else None for of in (paths, folds)))
 
 
-def _held_out(path: Path) -> list[tuple[float | None, float, float]]:
-    """Regressed, segmented and true area of the slices that the fold was not trained on."""
+def _held_out(path: Path, structure: str) -> list[tuple[float | None, float, float]]:
+    """Regressed, segmented and true area of a structure in the slices that the fold was not trained on."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+            rows = [row for row in csv.DictReader(file) if row.get("structure", structure) == structure]
         sets = {row["set"] for row in rows}
         chosen = [row for row in rows if row["set"] == ("validation" if "validation" in sets else "test")]
         return [

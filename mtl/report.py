@@ -23,6 +23,7 @@ from PIL import Image
 from data_prep.files import make_private, write_text
 from mtl import figures, methods, paper, results, tables
 from mtl.results import Trained
+from mtl.table import Table
 
 LARGEST_BYTES = 4_800_000
 """of report.html, which mail and browsers should take easily"""
@@ -48,10 +49,11 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     if left_out:
         print(f"left out, since the search stopped them early: {', '.join(left_out)}", flush=True)
     print(f"{len(trained)} configurations, {sum(len(one.folds) for one in trained)} folds", flush=True)
-    made = tables.all_of(trained)
+    others = [results.load(runs, structure) for structure in trained[0].structures[1:]]
+    made = tables.all_of(trained, others)
     pictures = make_private(make_private(out) / "figures")
     drawn: list[tuple[Path, str]] = []
-    for name, figure, caption in figures.drawn(trained):
+    for name, figure, caption in figures.drawn(trained, others):
         png, _ = figures.save(figure, pictures, name)
         drawn.append((png, caption))
         print(f"  {png}", flush=True)
@@ -60,12 +62,12 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     text = methods.paragraph(trained)
     write_text(out / "methods.md", text, private=True)
     page = out / "report.html"
-    write_text(page, _page(trained, made, drawn, text, runs), private=True)
+    write_text(page, _page(trained, others, made, drawn, text, runs), private=True)
     return page
 
 
-def warnings(trained: Sequence[Trained]) -> list[str]:
-    """What a reader must know before the first number."""
+def warnings(trained: Sequence[Trained], others: Sequence[Sequence[Trained]] = ()) -> list[str]:
+    """What a reader must know before the first number. others: of the structures after the first."""
     told = []
     facts = [fold for one in trained for fold in one.facts]
     if any(fold.get("source") == "phantom" for fold in facts):
@@ -73,7 +75,8 @@ def warnings(trained: Sequence[Trained]) -> list[str]:
     if differing := paper.counts_that_differ(trained):
         told.append(f"The store says that it is LVSC, and has {', '.join(differing)}.")
     told.append(tables.selection_note(trained))
-    if missed := [f"{one.label} {one.volumes.missed}" for one in trained if one.volumes.missed]:
+    every = [one for of_one in (trained, *others) for one in of_one]
+    if missed := [f"{_whose(one, others)} {one.volumes.missed}" for one in every if one.volumes.missed]:
         told.append(f"Volumes of which nothing was predicted: {', '.join(missed)}.")
     for what in ("device", "precision", "torch", "branchpoint"):
         if len(values := {str(fold.get(what, "unknown")) for fold in facts}) > 1:
@@ -81,9 +84,14 @@ def warnings(trained: Sequence[Trained]) -> list[str]:
     return told
 
 
+def _whose(one: Trained, others: Sequence[Sequence[Trained]]) -> str:
+    return f"{one.label}, {one.structure}" if others else one.label
+
+
 def _page(
     trained: Sequence[Trained],
-    made: Sequence[tables.Table],
+    others: Sequence[Sequence[Trained]],
+    made: Sequence[Table],
     drawn: Sequence[tuple[Path, str]],
     text: str,
     runs: Sequence[Path],
@@ -94,7 +102,7 @@ def _page(
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>Branchpoint: {html.escape(names)}</title><style>{STYLE}</style>",
         f"<h1>{html.escape(names)}</h1>",
-        *(f"<p class=warning>{html.escape(line)}</p>" for line in warnings(trained)),
+        *(f"<p class=warning>{html.escape(line)}</p>" for line in warnings(trained, others)),
         *(part for run in runs for part in _verdict(run)),
     ]
     judged = [(path, f"Verdict: {path.stem}") for run in runs for path in _pictures(run)]
@@ -132,7 +140,7 @@ def _html(block: str) -> str:
         return f"<h2>{html.escape(block[2:])}</h2>"
     if block.startswith("|"):
         head, _, *rows = (tuple(_cells(line)) for line in lines)
-        return tables.Table("Verdict", head, tuple(rows)).html()
+        return Table("Verdict", head, tuple(rows)).html()
     if block.startswith("- "):
         return "<ul class=note>" + "".join(f"<li>{html.escape(line[2:])}</li>" for line in lines) + "</ul>"
     return f"<p><strong>{html.escape(block.strip('*'))}</strong></p>"

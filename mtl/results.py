@@ -6,7 +6,6 @@ Legend: V test volume, S test slice, K fold.
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from mtl import cases
 from mtl.config import BRANCHES, Config, flat, from_dict
 from mtl.metrics import DISTANCES, VOLUME_METRICS
 from mtl.runfolder import RunFolder
+from mtl.structures import structures_of
 
 PHASE_SETS = ("ED", "ES", "all")
 """end-diastole, end-systole, all phases"""
@@ -28,6 +28,8 @@ DEEPEST = 4
 """levels of folders that are searched below what is named: runs/sweep/configuration/fold"""
 DENSITY_G_ML = 1.05
 """of myocardium"""
+MYOCARDIUM = "myocardium"
+"""the first of a store's structures, and often the only one"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Volumes:
 
 @dataclass(frozen=True)
 class Areas:
-    """A configuration's test slices, of all folds: myocardium area from each source, mm2."""
+    """A configuration's test slices, of all folds: a structure's area from each source, mm2."""
 
     patient_S: np.ndarray
     phase_S: np.ndarray
@@ -80,13 +82,15 @@ class Areas:
 
 @dataclass(frozen=True)
 class Trained:
-    """One configuration, all its folds done."""
+    """One configuration, all its folds done, as far as it concerns one structure."""
 
     folder: Path
     config: Config
     folds: tuple[RunFolder, ...]
     volumes: Volumes
     areas: Areas
+    structure: str = MYOCARDIUM
+    """whose volumes and areas these are"""
     label: str = ""
     """what tells it from the others of the same report"""
 
@@ -96,7 +100,9 @@ class Trained:
 
     @property
     def paper_name(self) -> str | None:
-        """The paper's network that this is: MTN, UNet, or None."""
+        """The paper's network that this is: MTN, UNet, or None, as of other structures than its own."""
+        if self.structure != MYOCARDIUM:
+            return None
         if not self.regresses:
             return "UNet"
         is_mtn = self.config.model.branch == "up4" and self.config.weighting.kind == "learned"
@@ -118,6 +124,11 @@ class Trained:
         """What each fold was trained on and with."""
         return tuple(fold.facts() for fold in self.folds)
 
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """All that it was trained on."""
+        return structures_of(self.facts[0])
+
     @cached_property
     def cases(self) -> list[cases.Case]:
         """The kept test volumes of all folds, from the lowest Dice to the highest."""
@@ -125,15 +136,15 @@ class Trained:
         return sorted(kept, key=lambda case: case.dice)
 
 
-def load(runs: Sequence[Path]) -> list[Trained]:
-    """Every configuration in these folders, labelled by what differs between them.
+def load(runs: Sequence[Path], structure: str = MYOCARDIUM) -> list[Trained]:
+    """Every configuration in these folders, labelled by what differs between them, as far as it concerns a structure.
 
     In the order baseline, bottleneck, up1 to up4. Those that a search has stopped early are left out (stopped()).
     ValueError where a folder holds none, a fold is missing or not done, a file is damaged, or they were trained on
     different stores.
     """
     folders = list(dict.fromkeys(folder for run in runs for folder in configurations(run)))
-    made = [_trained(folder) for folder in folders if not stopped(folder)]
+    made = [_trained(folder, structure) for folder in folders if not stopped(folder)]
     if not made:
         raise ValueError(f"{runs[0]}: every configuration in it was stopped early; the report wants one that is done")
     digests = {one.config.data_digest: one.folder for one in made}
@@ -186,7 +197,7 @@ def labels(trained: Sequence[Trained]) -> list[str]:
     return made
 
 
-def _trained(folder: Path) -> Trained:
+def _trained(folder: Path, structure: str) -> Trained:
     config = _config(next(iter(sorted(folder.glob("fold_*/config.yaml")))))
     folds = tuple(RunFolder(folder / f"fold_{k}") for k in range(config.train.folds))
     for fold in folds:
@@ -197,7 +208,7 @@ def _trained(folder: Path) -> Trained:
             raise ValueError(
                 f"{fold.path}: another configuration than its siblings'; remove it and run the sweep again"
             )
-    return Trained(folder, config, folds, *_measured(folds))
+    return Trained(folder, config, folds, *_measured(folds, structure), structure)
 
 
 def _config(path: Path) -> Config:
@@ -211,12 +222,12 @@ def _config(path: Path) -> Config:
         raise ValueError(f"{path}: of another version ({error}); train it again with this one") from None
 
 
-def _measured(folds: Sequence[RunFolder]) -> tuple[Volumes, Areas]:
-    volume_rows = [row for fold in folds for row in _rows(fold.path / "volumes.csv", "dice")]
-    slice_rows = [row for fold in folds for row in _rows(fold.path / "slices.csv", "area_true_mm2")]
+def _measured(folds: Sequence[RunFolder], structure: str) -> tuple[Volumes, Areas]:
+    volume_rows = [row for fold in folds for row in _rows(fold.path / "volumes.csv", "dice", structure)]
+    slice_rows = [row for fold in folds for row in _rows(fold.path / "slices.csv", "area_true_mm2", structure)]
     where = folds[0].path.parent
     if not volume_rows or not slice_rows:
-        raise ValueError(f"{where}: no test volume with myocardium in volumes.csv; the report has nothing to show")
+        raise ValueError(f"{where}: no test volume with {structure} in volumes.csv; the report has nothing to show")
     volume, areas = _columns(volume_rows, where), _columns(slice_rows, where)
     ends = {name: volume(name, int).astype(bool) for name in ("is_ed", "is_es")}
     keys = list(zip(volume("patient", str), volume("phase", int), strict=True))
@@ -239,8 +250,8 @@ def _measured(folds: Sequence[RunFolder]) -> tuple[Volumes, Areas]:
     )
 
 
-def _rows(path: Path, needed: str) -> list[dict[str, str]]:
-    """The rows of the test set."""
+def _rows(path: Path, needed: str, structure: str) -> list[dict[str, str]]:
+    """The rows of the test set, of one structure; without such a column they are all of the myocardium."""
     try:
         text = path.read_text(encoding="utf-8")
         if not text.endswith("\n"):
@@ -252,7 +263,7 @@ def _rows(path: Path, needed: str) -> list[dict[str, str]]:
         ) from None
     if rows and (needed not in rows[0] or "set" not in rows[0]):
         raise ValueError(f"{path}: column {needed!r} or 'set' is missing; train the fold again with this version")
-    return [row for row in rows if row["set"] == "test"]
+    return [row for row in rows if row["set"] == "test" and row.get("structure", MYOCARDIUM) == structure]
 
 
 def _columns(rows: Sequence[dict[str, str]], where: Path) -> Callable[[str, Callable[[str], Any]], np.ndarray]:
@@ -271,35 +282,3 @@ def _columns(rows: Sequence[dict[str, str]], where: Path) -> Callable[[str, Call
 
 def _number(text: str) -> float:
     return float(text) if text != "" else math.nan
-
-
-@dataclass(frozen=True)
-class Masses:
-    """Myocardial mass of each patient, g, at one set of phases: mean over its volumes there."""
-
-    true_g_P: np.ndarray
-    measured_g_P: dict[str, np.ndarray]
-    """by source, as in Trained.sources"""
-    unknown: int
-    """patients left out, since their store does not say how far slices lie apart"""
-
-
-def masses(trained: Trained, phase_set: str) -> Masses:
-    """Area x slice spacing, summed over a volume's labelled slices, times 1.05 g/ml."""
-    areas, volumes = trained.areas, trained.volumes
-    spacing_mm = dict(zip(volumes.keys, volumes.slice_spacing_mm_V.tolist(), strict=True))
-    where = np.flatnonzero(areas.among(phase_set))
-    keys = [(str(areas.patient_S[s]), int(areas.phase_S[s])) for s in where]
-    spacing_S = np.array([spacing_mm.get(key, math.nan) for key in keys])
-    patients, patient_of_S = np.unique(areas.patient_S[where], return_inverse=True)
-    phases = Counter(patient for patient, _ in set(keys))
-    phases_P = np.array([phases[str(patient)] for patient in patients])
-
-    def per_patient(mm2_S: np.ndarray) -> np.ndarray:
-        g_S = mm2_S[where] * spacing_S * DENSITY_G_ML / 1000
-        return np.asarray(np.bincount(patient_of_S, g_S, minlength=len(patients)) / phases_P)
-
-    true_g_P = per_patient(areas.true_mm2_S)
-    known = np.isfinite(true_g_P)
-    measured = {name: per_patient(mm2_S)[known] for name, mm2_S in trained.sources.items()}
-    return Masses(true_g_P[known], measured, int((~known).sum()))

@@ -1,20 +1,19 @@
-"""The report's tables: the paper's Tables 1 and 2, differences, areas, mass and weights, beside the paper's numbers.
+"""The report's tables: the paper's Tables 1 and 2, differences, areas, mass and weights, beside the paper's numbers."""
 
-A Table is plain text in cells; it is written as Markdown, LaTeX and HTML.
-"""
-
-import html
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from mtl import paper, statistics
+from mtl.function import VENTRICLES, PerPatient, ejection_fraction, volume
+from mtl.function import mass as mass_of
 from mtl.metrics import VOLUME_METRICS
-from mtl.results import PHASE_SETS, REGIONS, Trained, masses
+from mtl.results import PHASE_SETS, REGIONS, Trained
 from mtl.runfolder import best_epoch
+from mtl.structures import each
+from mtl.table import Table
 
 NAMES = {
     "dice": "Dice",
@@ -27,48 +26,13 @@ NAMES = {
 PHASE_NAMES = {"ED": "end-diastole", "ES": "end-systole", "all": "all phases"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, the first row of which is the head."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def markdown(self) -> str:
-        lines = [self.head, tuple("---" for _ in self.head), *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return "\n\n".join([f"**{self.title}**", body, *self.notes])
-
-    def latex(self) -> str:
-        lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in (self.head, *self.rows)]
-        body = [r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"]
-        start = [r"\begin{table}", r"\centering", rf"\caption{{{_latex(' '.join((self.title + '.', *self.notes)))}}}"]
-        columns = "l" * len(self.head)
-        return "\n".join([*start, rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}", r"\end{table}"])
-
-    def html(self) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
-        rows = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
-        notes = "".join(f"<p class=note>{html.escape(note)}</p>" for note in self.notes)
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>"
-        return (
-            f"<figure><figcaption>{html.escape(self.title)}</figcaption><div class=wide>{table}</div>{notes}</figure>"
-        )
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
-_LATEX |= {c: "\\" + c for c in "&%$#_{}"} | {"\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{SUPERSCRIPT TWO}": "$^2$"}
-
-
-def _latex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], text)
-
-
-def all_of(trained: Sequence[Trained]) -> list[Table]:
-    """Every table, in the report's order."""
-    measured = [make(trained) for make in (table1, table2, means, differences, agreement, mass)]
+def all_of(trained: Sequence[Trained], others: Sequence[Sequence[Trained]] = ()) -> list[Table]:
+    """Every table, in the report's order. others: the same configurations as of the structures after the first."""
+    measured = [make(trained) for make in (table1, table2, means, differences, agreement)]
+    for of_one in others:
+        found = [make(of_one) for make in (table1, table2, means, differences, agreement)]
+        measured += [replace(table, title=f"{table.title}: {of_one[0].structure}") for table in found]
+    measured += [mass(trained), *([ventricles(others)] if others else [])]
     selected = selection_note(trained)
     measured = [replace(table, notes=(*table.notes, selected)) for table in measured if table.rows]
     return [*measured, weights(trained), protocol(trained), of_others()]
@@ -134,7 +98,8 @@ def table2(trained: Sequence[Trained]) -> Table:
         "path; Seg: from the segmentation. Two slices at each end of those with myocardium are basal and apical; the "
         "labelled slices without myocardium are in no region, and in `all`.",
     )
-    return Table("Table 2. Absolute difference of the myocardium's area", tuple(head), tuple(rows), notes)
+    what = trained[0].structure
+    return Table(f"Table 2. Absolute difference of the {what}'s area", tuple(head), tuple(rows), notes)
 
 
 def means(trained: Sequence[Trained]) -> Table:
@@ -222,20 +187,52 @@ def agreement(trained: Sequence[Trained]) -> Table:
 
 def mass(trained: Sequence[Trained]) -> Table:
     """Left-ventricular myocardial mass at end-diastole: bias and 95 % limits of agreement (Bland-Altman), g."""
-    rows = []
-    for one in trained:
-        found = masses(one, "ED")
-        for source, measured_g_P in found.measured_g_P.items():
-            count = str(len(measured_g_P)) + (f" ({found.unknown} of unknown slice spacing)" if found.unknown else "")
-            if len(measured_g_P) < 2:
-                rows.append((f"{source}, {one.label}", "-", "-", "-", count))
-                continue
-            limits = statistics.bland_altman(found.true_g_P, measured_g_P)
-            told = (f"{found.true_g_P.mean():.1f}", f"{limits.bias:+.1f}", f"{limits.low:+.1f} to {limits.high:+.1f}")
-            rows.append((f"{source}, {one.label}", *told, count))
-    head = ("source", "true mean, g", "bias, g", "95 % limits, g", "patients")
+    rows = [row for one in trained for row in _agreements(one, mass_of(one))]
     notes = ("Area times slice spacing over the labelled slices, times 1.05 g/ml. Not in the paper.",)
+    head = ("source", *_agreement_head("g"))
     return Table("Mass of the left ventricle at end-diastole", head, tuple(rows), notes)
+
+
+def ventricles(others: Sequence[Sequence[Trained]]) -> Table:
+    """Volumes at end-diastole and end-systole and ejection fraction of each ventricle: bias and limits as of mass."""
+    rows = []
+    for of_one in others:
+        if of_one[0].structure not in VENTRICLES:
+            continue
+        for one in of_one:
+            for name, found in (
+                ("EDV, ml", volume(one, "ED")),
+                ("ESV, ml", volume(one, "ES")),
+                ("EF, %", ejection_fraction(one)),
+            ):
+                rows += [(one.structure, name, *row) for row in _agreements(one, found)]
+    notes = (
+        "Area times slice spacing over the labelled slices; EF: (EDV - ESV) / EDV, of the patients with both phases. "
+        "Bias and 95 % limits of agreement (Bland-Altman) of measured minus true. Not in the paper.",
+    )
+    head = ("ventricle", "what", "source", *_agreement_head(""))
+    return Table("Volumes and ejection fractions of the ventricles", head, tuple(rows), notes)
+
+
+def _agreement_head(unit: str) -> tuple[str, ...]:
+    comma = f", {unit}" if unit else ""
+    return f"true mean{comma}", f"bias{comma}", f"95 % limits{comma}", "patients"
+
+
+def _agreements(one: Trained, found: PerPatient) -> list[tuple[str, ...]]:
+    """A row a source, without the names before it."""
+    rows: list[tuple[str, ...]] = []
+    for source in found.measured_P:
+        true_P, measured_P = found.known(source)
+        missed = len(found.true_P) - len(true_P)
+        count = str(len(true_P)) + (f" ({found.unknown} of unknown slice spacing or phases)" if found.unknown else "")
+        count += f" ({missed} without a measured one)" if missed else ""
+        told = ("-", "-", "-")
+        if len(true_P) >= 2:
+            limits = statistics.bland_altman(true_P, measured_P)
+            told = (f"{true_P.mean():.1f}", f"{limits.bias:+.1f}", f"{limits.low:+.1f} to {limits.high:+.1f}")
+        rows.append((f"{source}, {one.label}", *told, count))
+    return rows
 
 
 def weights(trained: Sequence[Trained]) -> Table:
@@ -244,9 +241,11 @@ def weights(trained: Sequence[Trained]) -> Table:
     for one in trained:
         for k, records in enumerate(one.epochs):
             last = records[-1]
-            ratio = f"{last['weight_seg'] / last['weight_reg']:.0f}" if last["weight_reg"] else "-"
             seconds = float(np.median([record["seconds"] for record in records]))
-            told = (_or_dash(last["log_sigma2_seg"], 2), _or_dash(last["log_sigma_reg"], 2), ratio)
+            sigmas = [_or_dash(s, 2) for s in each(last, "log_sigma_reg", one.structures)]
+            of_areas = each(last, "weight_reg", one.structures)
+            ratios = [f"{last['weight_seg'] / weight:.0f}" if weight else "-" for weight in of_areas]
+            told = (_or_dash(last["log_sigma2_seg"], 2), " / ".join(sigmas), " / ".join(ratios))
             best = best_epoch(records)["epoch"]
             rows.append((one.label, str(k), *told, str(best), f"{seconds:.3g}"))
     note = (
@@ -254,7 +253,8 @@ def weights(trained: Sequence[Trained]) -> Table:
         f"minutes an epoch and {paper.MS_A_SLICE} ms a slice in testing on an {paper.CARD}. The two logarithms give "
         "its ratio as exp(-s_seg + s_reg)."
     )
-    head = ("configuration", "fold", "log sigma2, seg", "log sigma, reg (mm\N{SUPERSCRIPT TWO})")
+    several = f"; {' / '.join(trained[0].structures)}" if len(trained[0].structures) > 1 else ""
+    head = ("configuration", "fold", "log sigma2, seg", f"log sigma, reg (mm\N{SUPERSCRIPT TWO}{several})")
     return Table("Weights at the last epoch", (*head, "ratio", "best epoch", "s an epoch"), tuple(rows), (note,))
 
 

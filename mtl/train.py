@@ -187,11 +187,12 @@ def fold_of(config: Config, slices: Slices, number: int) -> Fold:
 def facts(trainer: Trainer) -> dict[str, Any]:
     """What a fold is trained on and with, as far as its configuration does not say it."""
     slices, device = trainer.slices, trainer.device
-    with_myocardium = slices.area_mm2(np.arange(len(slices.patient_N))) > 0
+    labelled = slices.area_mm2_NA(np.arange(len(slices.patient_N))).any(axis=1)
     return {
         "source": slices.source,
+        "structures": list(slices.structures),
         "patients": len(slices.patients),
-        "volumes": len(np.unique(slices.volume_N[with_myocardium])),
+        "volumes": len(np.unique(slices.volume_N[labelled])),
         "slices": len(slices.patient_N),
         "size": list(slices.image_NYX.shape[1:]),
         "pixel_spacing_mm": list(slices.pixel_spacing_mm),

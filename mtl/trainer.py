@@ -20,6 +20,7 @@ from mtl.network import UNet
 from mtl.optimiser import RMSprop
 from mtl.placed import Placed
 from mtl.ranks import Ranks
+from mtl.structures import with_each
 from mtl.version import code_hash
 
 ALONE = Ranks()
@@ -61,14 +62,15 @@ class Progress:
     """that are trained, of the epoch's"""
     slices: int = 0
     """in them, the copies included"""
-    sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """of the joint loss, L_seg and L_area (mm2) over these slices"""
+    sums: tuple[float, ...] = ()
+    """of the joint loss, L_seg and each structure's L_area (mm2) over these slices"""
     seconds: float = 0.0
     """that it took, without what was lost in interruptions"""
 
     def after(self, losses: Sequence[float], slices: int, seconds: float) -> "Progress":
         """One batch further, of so many slices and these mean losses."""
-        sums = tuple(before + loss * slices for before, loss in zip(self.sums, losses, strict=True))
+        before = self.sums or (0.0,) * len(losses)
+        sums = tuple(total + loss * slices for total, loss in zip(before, losses, strict=True))
         return Progress(self.epoch, self.batches + 1, self.slices + slices, sums, seconds)
 
 
@@ -102,20 +104,26 @@ class Trainer:
         if config.train.compile:
             check_compiler(device)
         self.micro_batches = micro_batches
-        train_mm2 = slices.area_mm2(fold.train).astype(np.float32)
-        regresses = config.model.branch != "none"
+        train_mm2_AN = np.ascontiguousarray(slices.area_mm2_NA(fold.train).T, np.float32)
+        regresses, areas = config.model.branch != "none", len(slices.structures)
         scaled = regresses and config.model.area_scale == "fold"
-        scale_mm2 = max(float(train_mm2.std()), slices.pixel_mm2) if scaled else 1.0
+        scale_mm2_A = [max(float(one.std()), slices.pixel_mm2) for one in train_mm2_AN] if scaled else [1.0] * areas
         torch.manual_seed(int(np.random.SeedSequence([config.train.seed, self.number]).generate_state(1)[0]))
         self.network = UNet(
-            config.model.branch, config.model.width, size=slices.image_NYX.shape[1], norm=config.model.norm
+            config.model.branch,
+            config.model.width,
+            classes=areas,
+            areas=areas,
+            size=slices.image_NYX.shape[1],
+            norm=config.model.norm,
         )
         if scaled:
-            self.network.set_area_scale(float(train_mm2.mean()), scale_mm2)
+            self.network.set_area_scale([float(one.mean()) for one in train_mm2_AN], scale_mm2_A)
         self.network.to(device)
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weighting = weighting.make(config.weighting, scale_mm2 if regresses else None).to(device)
+        self.weighting = weighting.make(config.weighting, scale_mm2_A if regresses else None, slices.structures)
+        self.weighting.to(device)
         self.joint = Joint(
             self.network,
             self.weighting,
@@ -149,12 +157,13 @@ class Trainer:
         )
 
     def inputs(self, pairs: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """image_B1YX, mask_B1YX and area_B1 (mm2, of the transformed mask) of a batch, on the device."""
+        """image_B1YX, mask_B1YX (labels) and area_BA (mm2, of the transformed mask) of a batch, on the device."""
         image = augment.images(self.placed, pairs[:, 0], self.config.train.normalisation)
         mask = self.placed.mask_B1YX(pairs[:, 0])
         moved = torch.from_numpy(draws[pairs[:, 0], pairs[:, 1]].astype(np.float32)).to(self.device)
         image, mask = augment.apply(image, mask, moved)
-        return image, mask, mask.sum(dim=(2, 3)) * self.slices.pixel_mm2
+        labels = torch.arange(1, len(self.slices.structures) + 1, device=self.device).view(1, -1, 1, 1)
+        return image, mask, (mask == labels).sum(dim=(2, 3)).float() * self.slices.pixel_mm2
 
     def _parts(self, count: int) -> list[tuple[slice, float]]:
         """A batch of `count` samples in micro-batches: which, and their share in its loss. Every rank goes through as
@@ -165,22 +174,22 @@ class Trainer:
 
     def step(
         self, image: torch.Tensor, mask: torch.Tensor, area_mm2: torch.Tensor, share: float = 1.0
-    ) -> tuple[float, float, float]:
-        """One descent, together with the other ranks. Returns the batch's joint loss, L_seg and L_area (mm2; NaN
-        without a regression path)."""
+    ) -> tuple[float, ...]:
+        """One descent, together with the other ranks. Returns the batch's joint loss, L_seg and each structure's
+        L_area (mm2; NaN without a regression path)."""
         self.optimiser.zero_grad()
-        told, parts = np.zeros(3), self._parts(len(image))
+        told, parts = np.zeros(2 + area_mm2.shape[1]), self._parts(len(image))
         for number, (part, weight) in enumerate(parts, start=1):
             with self.ranks.apart(self.averaged, number < len(parts)):
                 losses = self.averaged(image[part], mask[part], area_mm2[part], share)
-                there = Coming(self.ranks.mean(weight * torch.stack(losses)))
+                there = Coming(self.ranks.mean(weight * torch.cat([loss.reshape(-1) for loss in losses])))
                 (weight * losses[0] if weight < 1 else losses[0]).backward()
             told += there.arrived()
-        total, seg, reg = told.tolist()
+        total, seg, *areas = told.tolist()
         if not math.isfinite(total):
-            raise Diverged(f"loss {total}: L_seg {seg}, L_area {reg} mm2")
+            raise Diverged(f"loss {total}: L_seg {seg}, L_area {', '.join(map(str, areas))} mm2")
         self.optimiser.step()
-        return total, seg, reg
+        return total, seg, *areas
 
     def epoch(
         self, epoch: int, begun: Progress | None = None, keep: Callable[[Progress], None] | None = None
@@ -219,18 +228,20 @@ class Trainer:
 
     def _record(self, trained: Progress, lr: float, begin: float) -> dict[str, Any]:
         predicted = evaluate.predict(self.network, self.placed, self.fold.selection, self.config.train)
-        dice_val, area_mad_mm2 = evaluate.score(self.slices, predicted)
-        if not math.isfinite(area_mad_mm2):
-            raise Diverged(f"epoch {trained.epoch}: the area error on the selection set is {area_mad_mm2} mm2")
-        loss, loss_seg, loss_area = (total / trained.slices for total in trained.sums)
+        dice_A, area_mad_mm2_A = evaluate.score(self.slices, predicted)
+        if not all(map(math.isfinite, area_mad_mm2_A)):
+            told = ", ".join(map(str, area_mad_mm2_A))
+            raise Diverged(f"epoch {trained.epoch}: the area error on the selection set is {told} mm2")
+        loss, loss_seg, *loss_area_A = (total / trained.slices for total in trained.sums)
+        structures = self.slices.structures
         return {
             "epoch": trained.epoch,
             "time_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "loss_train": loss,
             "loss_seg_train": loss_seg,
-            "loss_area_train": None if math.isnan(loss_area) else loss_area,
-            "dice_val": dice_val,
-            "area_mad_mm2": area_mad_mm2,
+            **with_each("loss_area_train", loss_area_A, structures),
+            **with_each("dice_val", dice_A, structures),
+            **with_each("area_mad_mm2", area_mad_mm2_A, structures),
             **self.weighting.state(),
             "lr": lr,
             "seconds": time.perf_counter() - begin,

@@ -17,6 +17,7 @@ DECIDE = (
     "optimiser",
     "placed",
     "ranks",
+    "structures",
     "train",
     "trainer",
     "weighting/__init__",

@@ -25,9 +25,11 @@ from sweeps.asked import Asked, Proposed
 from sweeps.results import status
 
 Key = tuple[str, ...]
-"""patient, phase; of a slice its level, too"""
+"""patient, phase; of a slice its level, too; where there are several structures, whose figure it is"""
 Measurement = tuple[Key, int, float]
 """key, fold, value"""
+STRUCTURE = "structure"
+"""the column of volumes.csv and slices.csv that says whose figure it is"""
 AGAIN = "remove the fold's folder and run the sweep again"
 
 
@@ -160,8 +162,8 @@ def _dice(runs: Sequence[RunFolder], test: bool) -> Values:
     rows = list[Measurement]()
     for fold, run in enumerate(runs):
         path = run.path / "volumes.csv"
-        patient_V, phase_V, dice_V = _columns(path, ("patient", "phase", "dice"), test)
-        rows += zip(zip(patient_V, phase_V, strict=True), repeat(fold), _numbers(path, dice_V), strict=False)
+        dice_V, *of_key = _columns(path, ("dice", "patient", "phase"), test)
+        rows += zip(zip(*of_key, strict=True), repeat(fold), _numbers(path, dice_V), strict=False)
     return _ordered(rows, runs)
 
 
@@ -170,14 +172,14 @@ def _area_errors(runs: Sequence[RunFolder], area: str, test: bool) -> Values:
     rows = list[Measurement]()
     for fold, run in enumerate(runs):
         path = run.path / "slices.csv"
-        *of_key, area_V, true_V = _columns(path, ("patient", "phase", "level", area, "area_true_mm2"), test)
+        area_V, true_V, *of_key = _columns(path, (area, "area_true_mm2", "patient", "phase", "level"), test)
         error_V = np.abs(np.subtract(_numbers(path, area_V), _numbers(path, true_V))).tolist()
         rows += zip(zip(*of_key, strict=True), repeat(fold), error_V, strict=False)
     return _ordered(rows, runs)
 
 
 def _columns(path: Path, names: Sequence[str], test: bool) -> list[list[str]]:
-    """Of a CSV, as text: the rows of the test set, or all others."""
+    """Of a CSV, as text: the rows of the test set, or all others; after these columns the structure's, if there is."""
     try:
         text = read(path).decode()
         if not text.endswith("\n"):
@@ -185,7 +187,8 @@ def _columns(path: Path, names: Sequence[str], test: bool) -> list[list[str]]:
         head, *rows = csv.reader(io.StringIO(text, newline=""))
         of_set = head.index("set")
         kept = [row for row in rows if (row[of_set] == "test") is test]
-        return [[row[place] for row in kept] for place in map(head.index, names)]
+        wanted = (*names, *(name for name in (STRUCTURE,) if name in head))
+        return [[row[place] for row in kept] for place in map(head.index, wanted)]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
 

@@ -98,7 +98,7 @@ def test_fewer_patients_than_folds() -> None:
 
 
 def test_areas_are_pixels_times_their_size() -> None:
-    assert made(["A"]).area_mm2(np.arange(2)) == pytest.approx([32, 32])
+    assert made(["A"]).area_mm2_NA(np.arange(2))[:, 0] == pytest.approx([32, 32])
 
 
 def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:

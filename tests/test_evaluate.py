@@ -87,7 +87,7 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
     slices = two_volumes()
     predicted = np.zeros((6, 10, 10), bool)
     predicted[:2, 2:4, 2:4] = True  # two of the three levels
-    prediction = Prediction(np.arange(6), predicted, np.array([8, 9, 10, 0, 0, 1], np.float32), regressed=True)
+    prediction = Prediction(np.arange(6), predicted, np.array([[8, 9, 10, 0, 0, 1]], np.float32).T, regressed=True)
     (row,) = evaluate.volume_rows(slices, prediction, "test")
     told = {"patient": "A", "phase": 0, "set": "test", "is_ed": 1, "is_es": 0, "dice": 2 * 8 / (8 + 12)}
     assert {name: row[name] for name in told} == told
@@ -102,8 +102,8 @@ def test_rows_of_volumes_and_slices_by_hand() -> None:
     assert [row["area_reg_mm2"] for row in rows] == [9, 10, 8, 0, 1, 0]
     assert [row["area_seg_mm2"] for row in rows] == [8, 0, 8, 0, 0, 0]
     assert evaluate.score(slices, prediction) == (
-        pytest.approx(0.8),
-        pytest.approx((0 + 1 + 2 + 0 + 0 + 1) / 6),
+        [pytest.approx(0.8)],
+        [pytest.approx((0 + 1 + 2 + 0 + 0 + 1) / 6)],
     )
 
 
@@ -117,7 +117,7 @@ def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Confi
 
 def test_a_volume_of_which_nothing_is_predicted_has_no_distances(tmp_path: Path) -> None:
     slices = two_volumes()
-    prediction = Prediction(np.arange(6), np.zeros((6, 10, 10), bool), np.zeros(6, np.float32), regressed=True)
+    prediction = Prediction(np.arange(6), np.zeros((6, 10, 10), bool), np.zeros((6, 1), np.float32), regressed=True)
     (row,) = evaluate.volume_rows(slices, prediction, "test")
     assert (row["dice"], row["jaccard"]) == (0, 0)
     assert all(np.isnan(row[name]) for name in metrics.DISTANCES)

@@ -16,7 +16,7 @@ import reporting
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from mtl import figure_training, figures, results
+from mtl import figure_training, figures, function, results
 from mtl.config import Model
 from mtl.figure_parts import PAPER_STYLE, ceiling, mean_of, reach
 from mtl.figures import FIGURES, figure2_means, figure3_areas, figure4a_boxes, figure4b_intervals
@@ -129,10 +129,10 @@ def test_titles_have_the_statistics_numbers(trained: list[Trained]) -> None:
     assert areas is not None
     assert mass is not None
     for one in trained:
-        masses = results.masses(one, "ED")
+        masses = function.mass(one)
         for kind, measured_S in one.sources.items():
             assert f"r = {pearson(one.areas.true_mm2_S, measured_S):.4f} (paper 0.9" in texts(areas)
-            agreement = bland_altman(masses.true_g_P, masses.measured_g_P[kind])
+            agreement = bland_altman(masses.true_P, masses.measured_P[kind])
             assert f"bias {agreement.bias:+.1f} g (10 patients)" in texts(mass)
             assert f"95 % limits {agreement.low:+.1f} to {agreement.high:+.1f} g" in texts(mass)
 

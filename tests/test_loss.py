@@ -41,7 +41,7 @@ def test_gradients_of_both_s() -> None:
 
 
 def test_descent_on_s_finds_the_optimum() -> None:
-    weighting = Learned(s_reg=0.0)
+    weighting = Learned([0.0], ["myocardium"])
     optimiser = torch.optim.Adam(weighting.parameters(), lr=0.05)
     for _ in range(2000):
         optimiser.zero_grad()
@@ -53,20 +53,20 @@ def test_descent_on_s_finds_the_optimum() -> None:
 
 
 def test_learned_weights_start_at_one_in_predicted_units() -> None:
-    state = make(Weighting(), area_scale_mm2=400.0).state()
+    state = make(Weighting(), area_scale_mm2=[400.0]).state()
     assert (state["log_sigma2_seg"], state["weight_seg"]) == (0, 1)
     assert state["log_sigma_reg"] == pytest.approx(math.log(400))
     assert state["weight_reg"] == pytest.approx(1 / 400)
 
 
 def test_learned_weights_may_start_at_the_first_batchs_optimum() -> None:
-    weighting = make(Weighting(init="data"), area_scale_mm2=400.0)
+    weighting = make(Weighting(init="data"), area_scale_mm2=[400.0])
     seg, reg = torch.tensor(0.0101), torch.tensor(206.0)
     weighting.start(seg, reg)
     weighting.total(seg, reg).backward()
     assert all(p.grad is not None and abs(p.grad.item()) < 1e-6 for p in weighting.parameters())
     assert weighting.state()["log_sigma2_seg"] == pytest.approx(-3.9, abs=0.005)
-    stays = make(Weighting(init="zero"), area_scale_mm2=400.0)
+    stays = make(Weighting(init="zero"), area_scale_mm2=[400.0])
     stays.start(seg, reg)
     assert stays.state()["log_sigma2_seg"] == 0
 
@@ -81,7 +81,7 @@ def test_the_baseline_descends_on_the_segmentation_alone() -> None:
 
 @pytest.mark.parametrize(("kind", "total"), [("fixed", 0.5 + 300 / 1556), ("equal", 300.5)])
 def test_fixed_and_equal_weights(kind: str, total: float) -> None:
-    weighting = make(Weighting(kind=kind), area_scale_mm2=400.0)
+    weighting = make(Weighting(kind=kind), area_scale_mm2=[400.0])
     assert weighting.total(torch.tensor(0.5), torch.tensor(300.0)).item() == pytest.approx(total)
     assert list(weighting.parameters()) == []
     state = weighting.state()

@@ -86,9 +86,9 @@ def test_they_predict_any_batch_as_the_network_in_training_does(sweep: Path, tmp
                 answer = module(grey)
                 normalised = (grey - grey.mean((2, 3), keepdim=True)) / grey.std((2, 3), keepdim=True, correction=0)
                 logits, area = network.eval()(normalised)
-            assert answer.probability_B1YX.shape == (count, 1, 48, 48)
-            torch.testing.assert_close(answer.probability_B1YX, logits.sigmoid())
-            torch.testing.assert_close(answer.area_mm2_B1, area)
+            assert answer.probability_BAYX.shape == (count, 1, 48, 48)
+            torch.testing.assert_close(answer.probability_BAYX, logits.sigmoid())
+            torch.testing.assert_close(answer.area_mm2_BA, area)
             told = arrays.predict(grey.numpy())
             np.testing.assert_allclose(told["probability"], logits.sigmoid().numpy(), atol=1e-6)
             np.testing.assert_allclose(told["area_mm2"], area.numpy(), rtol=1e-5)
@@ -136,8 +136,8 @@ def test_the_baselines_area_is_that_of_its_mask(tmp_path: Path) -> None:
     run, config = RunFolder(tmp_path / "fold_0"), replace(BASE, model=Model(width=2, branch="none"))
     trained(run, config, 0)
     answer = deploy.deployed(run)(images(3))
-    pixels = (answer.probability_B1YX > 0.5).sum(dim=(2, 3))
-    torch.testing.assert_close(answer.area_mm2_B1, pixels * 6.25**2)
+    pixels = (answer.probability_BAYX > 0.5).sum(dim=(2, 3))
+    torch.testing.assert_close(answer.area_mm2_BA, pixels * 6.25**2)
 
 
 def test_images_are_normalised_as_in_training(slices: Slices, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_images_are_normalised_as_in_training(slices: Slices, tmp_path: Path) ->
     with torch.inference_mode():
         logits, _ = network(augment.images(Placed(slices, torch.device("cpu")), some, "slice"))
         answer = deploy.deployed(run)(torch.from_numpy(slices.image_NYX[some][:, None]))
-    torch.testing.assert_close(answer.probability_B1YX, logits.sigmoid())
+    torch.testing.assert_close(answer.probability_BAYX, logits.sigmoid())
 
 
 def test_what_stands_in_their_way_is_one_line(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,7 +124,7 @@ def test_a_niftis_mask_lies_on_its_own_voxels(phases: int, tmp_path: Path) -> No
     study = unlabelled.read_study(case)
     same = grid.Grid((2.0, 1.5), (40, 60))
     wanted = rng.random((phases, 5, 40, 60)) > 0.5
-    made = export.mask_image(study.levels, wanted.astype(np.float32), same)
+    made = export.mask_image(study.levels, wanted[None].astype(np.float32), same)
     given = sitk.ReadImage(str(path))
     assert made.GetSize() == given.GetSize()
     for told in ("GetSpacing", "GetOrigin", "GetDirection"):
@@ -139,7 +139,7 @@ def test_from_a_coarser_grid_it_covers_the_same_place(tmp_path: Path) -> None:
     study = unlabelled.read_study(case)
     y, x = np.mgrid[:48, :48]
     disc = np.hypot((y - 23.5) * 6.25, (x - 23.5) * 6.25) < 60
-    made = export.mask_image(study.levels, np.broadcast_to(disc, (1, 3, 48, 48)).astype(np.float32), GRID)
+    made = export.mask_image(study.levels, np.broadcast_to(disc, (1, 1, 3, 48, 48)).astype(np.float32), GRID)
     pixels = sitk.GetArrayFromImage(made)[1]
     assert pixels.sum() * 2.0 * 1.5 == pytest.approx(disc.sum() * 6.25**2, rel=0.03)
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
@@ -156,8 +156,8 @@ def levels_at(heights_mm: Sequence[float], shift_mm: float = 0.0) -> list[Level]
 
 
 def test_missing_slices_stay_empty_and_shifted_ones_are_moved() -> None:
-    drawn = np.zeros((1, 3, 48, 48), np.float32)
-    drawn[:, :, 20, 30] = 1
+    drawn = np.zeros((1, 1, 3, 48, 48), np.float32)
+    drawn[..., 20, 30] = 1
     made = export.mask_image(levels_at([0, 8, 24], shift_mm=12.6), drawn, GRID)
     assert made.GetSpacing() == pytest.approx((6.25, 6.25, 8.0))
     assert [tuple(place) for place in np.argwhere(sitk.GetArrayFromImage(made))] == [
@@ -168,7 +168,7 @@ def test_missing_slices_stay_empty_and_shifted_ones_are_moved() -> None:
 
 
 def test_slices_that_no_nifti_holds_are_refused() -> None:
-    drawn = np.zeros((1, 4, 48, 48), np.float32)
+    drawn = np.zeros((1, 1, 4, 48, 48), np.float32)
     with pytest.raises(StudyError, match=r"its slices lie 8\.0 to 12\.0 mm apart: no NIfTI holds them"):
         export.mask_image(levels_at([0, 8, 16, 28]), drawn, GRID)
 
@@ -201,12 +201,12 @@ def test_the_ensemble_is_the_mean_and_one_fold_is_one(run: Path, archive: Path) 
     image_TZYX = newcases.read(unlabelled.find(archive)[0], (6.25, 6.25), (48, 48)).image_TZYX
     whole = predict.load(run, cpu).predict(image_TZYX, cpu)
     alone = [predict.load(run / f"fold_{k}", cpu).predict(image_TZYX, cpu) for k in range(3)]
-    assert whole.regressed_mm2_KS is not None
-    assert whole.segmented_mm2_KS.shape == (3, 8)
+    assert whole.regressed_mm2_KSA is not None
+    assert whole.segmented_mm2_KSA.shape == (3, 8, 1)
     for k, one in enumerate(alone):
-        assert one.regressed_mm2_KS is not None
-        np.testing.assert_allclose(whole.regressed_mm2_KS[k], one.regressed_mm2_KS[0], rtol=1e-5)
-        np.testing.assert_allclose(whole.segmented_mm2_KS[k], one.segmented_mm2_KS[0])
+        assert one.regressed_mm2_KSA is not None
+        np.testing.assert_allclose(whole.regressed_mm2_KSA[k], one.regressed_mm2_KSA[0], rtol=1e-5)
+        np.testing.assert_allclose(whole.segmented_mm2_KSA[k], one.segmented_mm2_KSA[0])
 
 
 def test_started_again_it_goes_on_and_another_models_folder_is_refused(
@@ -269,7 +269,7 @@ def test_limits_are_quantiles_of_slices_that_were_not_trained_on(tmp_path: Path)
     made = rows([(1000, 1000 + n) for n in range(101)])
     made.append({**made[0], "set": "test", "area_seg_mm2": 9000.0})
     write_csv(tmp_path / "slices.csv", made, SLICE_COLUMNS)
-    limits = reliability.limits([tmp_path / "slices.csv"])
+    limits = reliability.limits([tmp_path / "slices.csv"], "myocardium")
     assert (limits.paths_mm2, limits.folds_mm2) == pytest.approx((97.5, 97.5))
 
 

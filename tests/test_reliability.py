@@ -23,8 +23,9 @@ class Tried:
     def flagged(self, images: list[np.ndarray]) -> np.ndarray:
         """Of every slice of all patients."""
         found = [self.ensemble.predict(image_TZYX, CPU) for image_TZYX in images]
-        why = [self.ensemble.limits.why_not(one.regressed_mm2_KS, one.segmented_mm2_KS) for one in found]
-        return np.array([bool(reasons) for of_one in why for reasons in of_one])
+        return np.array(
+            [bool(reasons) for one in found for (of_one,) in [self.ensemble.why_not(one)] for reasons in of_one]
+        )
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from mtl import methods, paper, report, results, statistics, tables
 from mtl.config import Model, Protocol
 from mtl.results import Trained
+from mtl.table import Table
 from tests.reporting import BASE, PAPERS, write_runs
 
 
@@ -26,7 +27,7 @@ def trained(runs: Path) -> list[Trained]:
     return results.load([runs])
 
 
-def row(table: tables.Table, *starts: str) -> dict[str, str]:
+def row(table: Table, *starts: str) -> dict[str, str]:
     (found,) = [cells for cells in table.rows if cells[: len(starts)] == starts]
     return dict(zip(table.head, found, strict=True))
 
@@ -134,7 +135,7 @@ def test_a_store_that_claims_to_be_lvsc_is_counted(tmp_path: Path, trained: list
 
 
 def test_markdown_latex_and_html_hold_the_same_cells() -> None:
-    table = tables.Table("A & B", ("x_1", "50 %"), (("1 ± 2", "a|b"), ("<3", "~^\\{}#$")), ("Note & more.",))
+    table = Table("A & B", ("x_1", "50 %"), (("1 ± 2", "a|b"), ("<3", "~^\\{}#$")), ("Note & more.",))
     assert table.markdown().splitlines()[2:6] == [
         "| x_1 | 50 % |",
         "| --- | --- |",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl import results, train
+from mtl import function, results, train
 from mtl.config import Config, Model, Optim, Weighting
 from mtl.data import Slices
 from mtl.runfolder import RunFolder
@@ -61,13 +61,13 @@ def test_labels_name_what_differs(tmp_path: Path) -> None:
 def test_mass_by_hand(tmp_path: Path) -> None:
     (one,) = results.load([write_runs(tmp_path, patients=5, phases=2, levels=3, configs=(BASE,))])
     one.areas.true_mm2_S[:], one.areas.seg_mm2_S[:], one.areas.reg_mm2_S[:] = 1000.0, 500.0, 2000.0
-    found = results.masses(one, "ED")
-    assert found.true_g_P == pytest.approx([3 * 1000 * 8 / 1000 * 1.05] * 5)  # 3 levels, 8 mm apart
-    assert found.measured_g_P["Seg"] == pytest.approx(found.true_g_P / 2)
-    assert found.measured_g_P["Reg"] == pytest.approx(found.true_g_P * 2)
-    assert results.masses(one, "all").true_g_P == pytest.approx(found.true_g_P)  # the mean of both phases
+    found = function.mass(one)
+    assert found.true_P == pytest.approx([3 * 1000 * 8 / 1000 * 1.05] * 5)  # 3 levels, 8 mm apart
+    assert found.measured_P["Seg"] == pytest.approx(found.true_P / 2)
+    assert found.measured_P["Reg"] == pytest.approx(found.true_P * 2)
+    assert function.volume(one, "all").times(1.05, "g").true_P == pytest.approx(found.true_P)  # the mean of both phases
     one.volumes.slice_spacing_mm_V[one.volumes.patient_V == "P000"] = np.nan
-    assert (len(results.masses(one, "ED").true_g_P), results.masses(one, "ED").unknown) == (4, 1)
+    assert (len(function.mass(one).true_P), function.mass(one).unknown) == (4, 1)
 
 
 def test_a_trained_fold_is_read(config: Config, slices: Slices, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_trained_fold_is_read(config: Config, slices: Slices, tmp_path: Path) 
         train.train(replace(config, train=replace(config.train, epochs=1)), slices, k, RunFolder(folder / f"fold_{k}"))
     (one,) = results.load([folder])
     assert len(one.volumes.patient_V) == 10
-    assert one.areas.true_mm2_S.sum() == pytest.approx(slices.area_mm2(np.arange(30)).sum())
+    assert one.areas.true_mm2_S.sum() == pytest.approx(slices.area_mm2_NA(np.arange(30)).sum())
     assert one.facts[0]["source"] == "phantom"
     assert (one.facts[0]["patients"], one.facts[0]["volumes"], one.facts[0]["slices"]) == (5, 10, 30)
     assert len(one.cases) == 10  # two test volumes a fold, both kept

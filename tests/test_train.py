@@ -334,7 +334,7 @@ def test_the_area_is_that_of_the_transformed_mask(slices: Slices, config: Config
 def test_areas_are_reported_in_mm2_whatever_the_scale(slices: Slices, config: Config) -> None:
     """The first joint loss's parts are in mm2 for both scales; log sigma starts at one predicted unit."""
     fold = folds_of(slices, 5, 0, "validation")[0]
-    deviation_mm2 = float(slices.area_mm2(fold.train).std())
+    deviation_mm2 = float(slices.area_mm2_NA(fold.train).std())
     for scale, s_reg in (("fold", np.log(deviation_mm2)), ("none", 0.0)):
         settings = dataclasses.replace(config, model=Model(width=2, area_scale=scale))
         trainer = Trainer(settings, slices, fold, 0, CPU)
@@ -417,7 +417,8 @@ def test_precision_and_layout_are_held_to_float32(
     best.load_state_dict(weights(plain, "best.pt"))
     theirs, ours = (evaluate.predict(best, Placed(slices, CPU), np.arange(30), s.train) for s in (settings, changed))
     assert (theirs.mask_NYX != ours.mask_NYX).mean() < 0.01
-    assert ours.area_mm2_N == pytest.approx(theirs.area_mm2_N, abs=0.1 * float(slices.area_mm2(np.arange(30)).std()))
+    usual_mm2 = float(slices.area_mm2_NA(np.arange(30)).std())
+    assert ours.area_mm2_NA == pytest.approx(theirs.area_mm2_NA, abs=0.1 * usual_mm2)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants g++ on CPUs")

@@ -11,5 +11,8 @@ class Alone(nn.Module):
     def total(self, seg_loss: torch.Tensor, area_loss: torch.Tensor) -> torch.Tensor:
         return seg_loss
 
+    def weight_reg(self) -> None:
+        """There is no such loss."""
+
     def state(self) -> dict[str, float | None]:
         return {"log_sigma2_seg": None, "log_sigma_reg": None, "weight_seg": 1.0, "weight_reg": None}

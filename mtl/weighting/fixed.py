@@ -13,7 +13,10 @@ class Fixed(nn.Module):
         """It starts at its ratio."""
 
     def total(self, seg_loss: torch.Tensor, area_loss: torch.Tensor) -> torch.Tensor:
-        return seg_loss + area_loss / self.ratio
+        return seg_loss + (area_loss / self.ratio).sum()
+
+    def weight_reg(self) -> torch.Tensor:
+        return torch.tensor(1 / self.ratio)
 
     def state(self) -> dict[str, float | None]:
         return {

@@ -116,11 +116,11 @@ class Monai:
 
         normalise = transforms.NormalizeIntensityd("image")
         image_B1YX = torch.stack([normalise(item)["image"].as_tensor() for item in self._items(index_N)])
-        mask_NYX = (self.network.eval()(image_B1YX).sigmoid() > 0.5)[:, 0].numpy()
+        mask_NYX = (self.network.eval()(image_B1YX).sigmoid() > 0.5)[:, 0].numpy().astype(np.uint8)
         for _, _, where in evaluate.volumes(self.slices, index_N):
             mask_NYX[where] = metrics.largest_component(mask_NYX[where])
-        predicted = evaluate.Prediction(index_N, mask_NYX, np.zeros(len(index_N)), regressed=False)
-        return evaluate.score(self.slices, predicted)[0]
+        predicted = evaluate.Prediction(index_N, mask_NYX, np.zeros((len(index_N), 1)), regressed=False)
+        return evaluate.score(self.slices, predicted)[0][0]
 
     @property
     def steps(self) -> int:
