@@ -5,12 +5,17 @@ import hashlib
 import json
 from pathlib import Path
 
-from cluster.settings import Demo
+from cluster.sections import Demo, Sweep
 from data_prep.files import locked, make_private
 
 WAIT_S = 600.0
 VERSION = 2
 """To be raised when the phantom or the conversion of it changes, so that an older store is not taken for ours."""
+
+
+def fitting(demo: Demo, sweep: Sweep) -> Demo:
+    """With the structures that the sweep asks about."""
+    return dataclasses.replace(demo, archive="acdc") if sweep.structures > 1 else demo
 
 
 def store(demo: Demo) -> Path:
@@ -31,7 +36,7 @@ def ensure(demo: Demo) -> Path:
     print(f"making {demo.patients} patients: {raw}", flush=True)
     with locked(make_private(path.parent), WAIT_S):
         if not raw.exists():
-            phantom.make(raw, demo.patients, demo.slices, demo.phases, demo.seed)
+            phantom.make(raw, demo.patients, demo.slices, demo.phases, demo.seed, demo.archive)
         if not path.exists():
             convert.convert(raw, path, demo.spacing_mm, demo.size)
     return path

@@ -184,11 +184,12 @@ def run(request: Request) -> int:
         site, cuts = policy.applied(limits, wanted.site, wanted.train.folds)
         wanted = replace(wanted, site=site)
     trains_here = wanted.site.kind == "local" and wanted.driver != "answer"
-    new_patients = made_up and not demo.store(wanted.demo).exists()
+    patients = demo.fitting(wanted.demo, wanted.sweep)
+    new_patients = made_up and not demo.store(patients).exists()
     if new_patients and trains_here:  # who trains elsewhere makes them here: that takes seconds
         confirm.check_login_node(wanted.yes)
-    opened = cine.open(demo.ensure(wanted.demo) if made_up else Path(str(wanted.data.store)).expanduser())
-    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed)
+    opened = cine.open(demo.ensure(patients) if made_up else Path(str(wanted.data.store)).expanduser())
+    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed, wanted.sweep.structures)
     sweep_folder = make_private(runs / request.sweep)
     make = partial(roster.configuration, wanted, opened.digest, sweep_folder)
     proposed = Roster(wanted, sweep_folder, searched, make, _setting(request, opened))

@@ -224,10 +224,15 @@ def labelled_patients(opened: store.Store) -> list[store.Patient]:
     return [p for p in opened.patients if p.has_myocardium()]
 
 
-def check(opened: store.Store, folds: int, seed: int) -> None:
-    """ValueError unless the store can be trained on with this many folds."""
+def check(opened: store.Store, folds: int, seed: int, structures: int = 0) -> None:
+    """ValueError unless the store can be trained on with this many folds. structures: that are wanted; 0: any."""
     if len(opened.classes) < 2:
         raise ValueError(f"store {opened.path}: names no structure in its classes; convert again")
+    if structures and len(opened.classes) - 1 != structures:
+        raise ValueError(
+            f"store {opened.path}: labels {', '.join(opened.classes[1:])}, and the sweep asks about {structures} "
+            "structures (sweep.structures); name the store of another archive, or ask another sweep"
+        )
     rows, columns = opened.size
     if rows != columns:
         raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square ones; convert again")

@@ -16,6 +16,7 @@ from mtl.data import SET_NAMES, Fold, Slices, pixels_of
 from mtl.network import UNet, arithmetic
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+from mtl.structures import COLUMN
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS, "slice_spacing_mm")
 SLICE_COLUMNS = (
@@ -28,8 +29,6 @@ SLICE_COLUMNS = (
     "area_reg_mm2",
     "area_seg_mm2",
 )
-STRUCTURE = "structure"
-"""the last column of both, of a store with several structures: its name in the store"""
 BATCH = 32
 
 
@@ -79,7 +78,7 @@ def _segmented_mm2(slices: Slices, mask_NYX: np.ndarray) -> np.ndarray:
 
 def columns(names: Sequence[str], structures: Sequence[str]) -> tuple[str, ...]:
     """Of volumes.csv or slices.csv: VOLUME_COLUMNS or SLICE_COLUMNS, and which structure a row is of."""
-    return (*names, *([STRUCTURE] if len(structures) > 1 else []))
+    return (*names, *([COLUMN] if len(structures) > 1 else []))
 
 
 def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -111,7 +110,7 @@ def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[di
                 "is_es": int(phase == es),
                 **_measured(truth_ZYX == label, mask_ZYX == label, slices, patient),
                 "slice_spacing_mm": slices.slice_spacing_mm[patient],
-                STRUCTURE: structure,
+                COLUMN: structure,
             }
             rows.append(row)
     return rows
@@ -144,7 +143,7 @@ def slice_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dic
                     "area_true_mm2": float(true_mm2_NA[n, a]),
                     "area_reg_mm2": float(predicted.area_mm2_NA[n, a]) if predicted.regressed else None,
                     "area_seg_mm2": float(seg_mm2_NA[n, a]),
-                    STRUCTURE: structure,
+                    COLUMN: structure,
                 }
                 rows.append(row)
     return rows

@@ -33,8 +33,9 @@ from data_prep import export, files, newcases
 from mtl import deploy, metrics, reliability
 from mtl.config import DEVICES
 from mtl.data import pixels_of
-from mtl.evaluate import BATCH, STRUCTURE, columns
+from mtl.evaluate import BATCH, columns
 from mtl.runfolder import RunFolder
+from mtl.structures import COLUMN
 from mtl.trainer import resolve_device
 
 COLUMNS = ("phase", "level", "area_reg_mm2", "area_seg_mm2", "reliable", "why")
@@ -178,7 +179,7 @@ def _rows(
             "area_seg_mm2": round(float(segmented_SA[s, a]), 1),
             "reliable": int(not why_AS[a][s]),
             "why": why_AS[a][s],
-            STRUCTURE: structure,
+            COLUMN: structure,
         }
         for s in range(len(segmented_SA))
         for a, structure in enumerate(structures)

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl.structures import COLUMN
+
 FALSE_ALARMS = 0.05
 """share of slices like the validation patients' that may be flagged"""
 
@@ -59,7 +61,7 @@ def _held_out(path: Path, structure: str) -> list[tuple[float | None, float, flo
     """Regressed, segmented and true area of a structure in the slices that the fold was not trained on."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("structure", structure) == structure]
+            rows = [row for row in csv.DictReader(file) if row.get(COLUMN, structure) == structure]
         sets = {row["set"] for row in rows}
         chosen = [row for row in rows if row["set"] == ("validation" if "validation" in sets else "test")]
         return [

@@ -19,7 +19,7 @@ from mtl import cases
 from mtl.config import BRANCHES, Config, flat, from_dict
 from mtl.metrics import DISTANCES, VOLUME_METRICS
 from mtl.runfolder import RunFolder
-from mtl.structures import structures_of
+from mtl.structures import COLUMN, structures_of
 
 PHASE_SETS = ("ED", "ES", "all")
 """end-diastole, end-systole, all phases"""
@@ -263,7 +263,7 @@ def _rows(path: Path, needed: str, structure: str) -> list[dict[str, str]]:
         ) from None
     if rows and (needed not in rows[0] or "set" not in rows[0]):
         raise ValueError(f"{path}: column {needed!r} or 'set' is missing; train the fold again with this version")
-    return [row for row in rows if row["set"] == "test" and row.get("structure", MYOCARDIUM) == structure]
+    return [row for row in rows if row["set"] == "test" and row.get(COLUMN, MYOCARDIUM) == structure]
 
 
 def _columns(rows: Sequence[dict[str, str]], where: Path) -> Callable[[str, Callable[[str], Any]], np.ndarray]:

@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+COLUMN = "structure"
+"""of volumes.csv and slices.csv where there are several: whose row it is, as the store names it"""
+
 
 def with_each(name: str, values: Sequence[float], structures: Sequence[str]) -> dict[str, float | None]:
     """values: of each structure; NaN (what is not known) becomes None and is left out of the mean."""

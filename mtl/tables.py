@@ -31,7 +31,9 @@ def all_of(trained: Sequence[Trained], others: Sequence[Sequence[Trained]] = ())
     measured = [make(trained) for make in (table1, table2, means, differences, agreement)]
     for of_one in others:
         found = [make(of_one) for make in (table1, table2, means, differences, agreement)]
-        measured += [replace(table, title=f"{table.title}: {of_one[0].structure}") for table in found]
+        structure = of_one[0].structure
+        titles = [table.title if structure in table.title else f"{table.title}: {structure}" for table in found]
+        measured += [replace(table, title=title) for table, title in zip(found, titles, strict=True)]
     measured += [mass(trained), *([ventricles(others)] if others else [])]
     selected = selection_note(trained)
     measured = [replace(table, notes=(*table.notes, selected)) for table in measured if table.rows]

@@ -20,6 +20,7 @@ import yaml
 from data_prep.files import read
 from mtl.config import Config, flat
 from mtl.runfolder import RunFolder
+from mtl.structures import COLUMN
 from sweeps import alike
 from sweeps.asked import Asked, Proposed
 from sweeps.results import status
@@ -28,8 +29,6 @@ Key = tuple[str, ...]
 """patient, phase; of a slice its level, too; where there are several structures, whose figure it is"""
 Measurement = tuple[Key, int, float]
 """key, fold, value"""
-STRUCTURE = "structure"
-"""the column of volumes.csv and slices.csv that says whose figure it is"""
 AGAIN = "remove the fold's folder and run the sweep again"
 
 
@@ -187,7 +186,7 @@ def _columns(path: Path, names: Sequence[str], test: bool) -> list[list[str]]:
         head, *rows = csv.reader(io.StringIO(text, newline=""))
         of_set = head.index("set")
         kept = [row for row in rows if (row[of_set] == "test") is test]
-        wanted = (*names, *(name for name in (STRUCTURE,) if name in head))
+        wanted = (*names, *(name for name in (COLUMN,) if name in head))
         return [[row[place] for row in kept] for place in map(head.index, wanted)]
     except (OSError, ValueError, IndexError, csv.Error) as error:
         raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None

@@ -92,6 +92,11 @@ def test_a_space_that_names_no_field() -> None:
         settings.config_at(settings.Settings(), {"model.depth": 3}, "d")
 
 
+def test_a_sweep_about_more_structures_than_the_store_holds(refused: Launch, store_path: Path) -> None:
+    message = refused("sweep=acdc", f"data.store={store_path}")
+    assert "labels myocardium, and the sweep asks about 3 structures (sweep.structures)" in message
+
+
 def test_no_sweep(refused: Launch) -> None:
     assert "no sweep given; give sweep= with one of: branch_location" in refused()
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from data_prep import phantom
 from data_prep.keys import is_archive_code
 from data_prep.readers import lvsc
+from data_prep.study import MYOCARDIUM
 
 
 def test_the_same_arguments_give_the_same_bytes(raw: Path, tmp_path: Path) -> None:
@@ -58,8 +59,8 @@ def test_the_cavity_shrinks_and_the_wall_keeps_its_area() -> None:
 
 def test_the_mask_has_the_rings_area() -> None:
     heart = phantom.Heart((3.0, -5.0), 25.0, 10.0, 0.3, 0.0, 0.0, ed_phase=0, phases=4)
-    _, ring_YX = phantom.render(heart, 0.0, 0, (256, 1.25), np.random.default_rng(0))
-    assert ring_YX.sum() * 1.25**2 == pytest.approx(math.pi * (35**2 - 25**2), rel=0.02)
+    _, labels_YX = phantom.render(heart, 0.0, 0, (256, 1.25), np.random.default_rng(0))
+    assert (labels_YX == MYOCARDIUM).sum() * 1.25**2 == pytest.approx(math.pi * (35**2 - 25**2), rel=0.02)
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

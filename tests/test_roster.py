@@ -14,7 +14,8 @@ import pytest
 from cluster import confirm, prune, renewal, roster
 from cluster.folds import Configuration
 from cluster.roster import Roster, space_of
-from cluster.settings import Settings, Sweep
+from cluster.sections import Sweep
+from cluster.settings import Settings
 from mtl.config import Train, fold_dict
 from mtl.runfolder import KEPT
 from mtl.version import code_hash

@@ -14,7 +14,8 @@ import pytest
 
 from cluster import executors, folds, roster, worker
 from cluster.folds import Configuration
-from cluster.settings import Settings, Sweep
+from cluster.sections import Sweep
+from cluster.settings import Settings
 from data_prep.files import locked, make_private
 from mtl.config import Config, Train
 from mtl.runfolder import RunFolder

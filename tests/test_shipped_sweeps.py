@@ -9,7 +9,7 @@ from cluster import settings
 from sweeps import asked
 from tests.test_launch import launch
 
-CONFIGURATIONS = {"learning_rate": 5, "paper": 2, "search": 3, "training_size": 6, "weighting": 8}
+CONFIGURATIONS = {"acdc": 3, "learning_rate": 5, "paper": 2, "search": 3, "training_size": 6, "weighting": 8}
 SMALLER = {"search": ["train.epochs=2", "sweep.samples=3"]}
 
 

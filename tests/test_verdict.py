@@ -464,7 +464,7 @@ def twice(table: Path) -> None:
 def test_the_report_shows_a_named_sweeps_verdict_first(
     tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "drawn", lambda trained: iter(()))
+    monkeypatch.setattr(figures, "drawn", lambda trained, others: iter(()))
     runs = write_runs(tmp_path / "sweep", patients=5, phases=1, levels=4, configs=(BASE,))
     report.report([runs], tmp_path / "without")
     assert "erdict" not in (tmp_path / "without" / "report.html").read_text()

@@ -25,6 +25,7 @@ from mlflow.types import Schema, TensorSpec
 from cluster.tracking.mirror import Mirror
 from cluster.tracking.mirror_writer import told
 from cluster.tracking.mirrored import PATH_TAG, RUNS_TAG
+from data_prep.study import CLASSES
 from mtl import deploy
 from mtl.config import flat
 from mtl.runfolder import RunFolder
@@ -119,7 +120,7 @@ def _log(mirror: Mirror, one: Winner, module: deploy.Deployed) -> str:
     """A new model; its id."""
     config, number, facts = deploy.told(one.run)
     configuration = one.run.path.parent.name
-    about = {"configuration": configuration, "fold": number, "classes": "background, myocardium"}
+    about = {"configuration": configuration, "fold": number, "classes": ", ".join((CLASSES[0], *module.structures))}
     about |= {
         key: facts[key]
         for key in ("pixel_spacing_mm", "size", "best_epoch", "dice_val", "area_mad_mm2")
@@ -144,14 +145,15 @@ def _log(mirror: Mirror, one: Winner, module: deploy.Deployed) -> str:
 
 def _save(path: Path, module: deploy.Deployed, model: Model, about: dict[str, Any], size: Sequence[int]) -> None:
     """The folder of a model, as mlflow.pytorch writes it; arrays go through mtl/deploy.py's Predictor."""
-    single, shape = np.dtype(np.float32), (-1, 1, *size)
+    single, areas = np.dtype(np.float32), len(module.structures)
+    shape, answered = (-1, 1, *size), (-1, areas, *size)
     mlflow.pytorch.save_model(
         module,
         str(path),
         mlflow_model=model,
         signature=ModelSignature(
             Schema([TensorSpec(single, shape)]),
-            Schema([TensorSpec(single, shape, "probability"), TensorSpec(single, (-1, 1), "area_mm2")]),
+            Schema([TensorSpec(single, answered, "probability"), TensorSpec(single, (-1, areas), "area_mm2")]),
         ),
         input_example=deploy.example(*size),
         metadata=about,

@@ -13,6 +13,7 @@ import numpy as np
 from data_prep.files import read_text
 from data_prep.inventory import Inventory
 from data_prep.readers import nifti
+from data_prep.readers.dicom import PHANTOM_MANUFACTURER
 from data_prep.readers.found import Found, Options, unused, without_copies
 from data_prep.study import CLASSES as ALL_CLASSES
 from data_prep.study import LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE, Case, Frame, Notes, Study, StudyError
@@ -47,7 +48,13 @@ def find(inventory: Inventory, options: Options) -> Found:
             group = info.get("group", "").upper()
             stratum = group if group in GROUPS else ""
             found.cases.append(Case("acdc", code, dict(sorted(files.items())), {"info": info}, stratum=stratum))
+            found.source = _source(info)
     return found
+
+
+def _source(info: dict[str, str]) -> str:
+    """`phantom` where the phantom has signed Info.cfg."""
+    return "phantom" if info.get("manufacturer") == PHANTOM_MANUFACTURER else "acdc"
 
 
 def _info(path: Path | None) -> dict[str, str]:
@@ -57,8 +64,8 @@ def _info(path: Path | None) -> dict[str, str]:
     except OSError:
         return {}
     pairs = (line.partition(":") for line in lines if ":" in line)
-    wanted = {"ed", "es", "group"}
-    return {k: value.strip()[:8] for key, _, value in pairs if (k := key.strip().lower()) in wanted}
+    wanted = {"ed", "es", "group", "manufacturer"}
+    return {k: value.strip()[:32] for key, _, value in pairs if (k := key.strip().lower()) in wanted}
 
 
 def read(case: Case) -> Study:
@@ -80,7 +87,7 @@ def read(case: Case) -> Study:
         raise StudyError(f"is of frame {beyond[0]}, and the images have {len(numbers)}", truth[beyond[0]])
     phases = [_phase(case, images[number], images[numbers[0]][0], truth.get(number)) for number in numbers]
     return Study(
-        source="acdc",
+        source=_source(case.details["info"]),
         phases=tuple(numbers),
         levels=nifti.levels(phases),
         notes=notes,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from cluster import folds, roster
 from cluster.folds import Configuration
-from cluster.settings import Settings, Sweep
+from cluster.sections import Sweep
+from cluster.settings import Settings
 from data_prep.files import make_private
 from mtl.config import Train
 from sweeps import search
