@@ -55,7 +55,7 @@ from cluster.watcher import Watcher
 from data_prep import store as cine
 from data_prep.files import Locked, keep_for, locked, make_private
 from mtl import data
-from mtl.config import fold_dict
+from mtl.config import Config, fold_dict, from_dict
 from sweeps import search
 
 QUEUES = ("slurm", "node")
@@ -189,11 +189,12 @@ def run(request: Request) -> int:
     if new_patients and trains_here:  # who trains elsewhere makes them here: that takes seconds
         confirm.check_login_node(wanted.yes)
     opened = cine.open(demo.ensure(patients) if made_up else Path(str(wanted.data.store)).expanduser())
-    data.check(opened, wanted.train.folds, wanted.protocol.fold_seed, wanted.sweep.structures)
-    sweep_folder = make_private(runs / request.sweep)
+    sweep_folder = runs / request.sweep
     make = partial(roster.configuration, wanted, opened.digest, sweep_folder)
     proposed = Roster(wanted, sweep_folder, searched, make, _setting(request, opened))
-    task = Task(wanted, request.sweep, sweep_folder, proposed.sketch(), opened, limits, cuts)
+    sketch = proposed.sketch()
+    data.check(opened, [from_dict(Config, c.config) for c in sketch], wanted.sweep.structures)
+    task = Task(wanted, request.sweep, make_private(sweep_folder), sketch, opened, limits, cuts)
     if request.prune:
         with locked(sweep_folder):
             prune.prune(sweep_folder, task.configurations, wanted.yes)

@@ -5,7 +5,7 @@ Legend of shapes: N slice, A area (one per class), B batch, C channel, T phase, 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import store
+from mtl.config import Config
 
 SET_NAMES = ("validation", "test")
 
@@ -192,7 +193,8 @@ def folds_of(slices: Slices, folds: int, seed: int, selection: str, train_fracti
 
     So every subject validates once and tests once (60 % train, of five folds); with `test`, the paper's
     protocol, 80 % train and the best epoch is chosen on the test fold itself, which is optimistic.
-    train_fraction: of the training subjects so many are used (at least one); what tests and validates stays.
+    train_fraction: of the training subjects so many are used; what tests and validates stays. ValueError where that
+    leaves none.
     """
     of_subject = fold_of_subjects(slices.subjects, slices.strata, folds, seed)
     fold_N = np.array([of_subject[subject] for subject in slices.subjects])[slices.patient_N]
@@ -203,6 +205,8 @@ def folds_of(slices: Slices, folds: int, seed: int, selection: str, train_fracti
         if train_fraction < 1:
             kept = _first_of({slices.subjects[p] for p in slices.patient_N[train]}, slices, seed, train_fraction)
             train &= np.array([subject in kept for subject in slices.subjects])[slices.patient_N]
+            if not kept:
+                raise ValueError(f"fold {k}: protocol.train_fraction={train_fraction:g} leaves no patient to train on")
         made.append(Fold(*(np.flatnonzero(which) for which in (train, validation, test))))
     return made
 
@@ -216,7 +220,7 @@ def _first_of(subjects: Collection[str], slices: Slices, seed: int, fraction: fl
         place[subject] = (seen[stratum_of[subject]] + 0.5) / sizes[stratum_of[subject]]
         seen[stratum_of[subject]] += 1
     order = sorted(shuffled, key=lambda subject: place[subject])
-    return set(order[: max(1, round(fraction * len(order)))])
+    return set(order[: round(fraction * len(order))])
 
 
 def labelled_patients(opened: store.Store) -> list[store.Patient]:
@@ -224,8 +228,8 @@ def labelled_patients(opened: store.Store) -> list[store.Patient]:
     return [p for p in opened.patients if p.has_myocardium()]
 
 
-def check(opened: store.Store, folds: int, seed: int, structures: int = 0) -> None:
-    """ValueError unless the store can be trained on with this many folds. structures: that are wanted; 0: any."""
+def check(opened: store.Store, configs: Iterable[Config], structures: int = 0) -> None:
+    """ValueError unless all of these can be trained on the store. structures: that are wanted; 0: any."""
     if len(opened.classes) < 2:
         raise ValueError(f"store {opened.path}: names no structure in its classes; convert again")
     if structures and len(opened.classes) - 1 != structures:
@@ -238,4 +242,13 @@ def check(opened: store.Store, folds: int, seed: int, structures: int = 0) -> No
         raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square ones; convert again")
     store.check_size(f"store {opened.path}: size", rows)
     labelled = labelled_patients(opened)
-    fold_of_subjects([p.subject for p in labelled], [p.stratum for p in labelled], folds, seed)
+    subjects, strata = [p.subject for p in labelled], [p.stratum for p in labelled]
+    for folds, protocol in dict.fromkeys((config.train.folds, config.protocol) for config in configs):
+        sizes = Counter(fold_of_subjects(subjects, strata, folds, protocol.fold_seed).values())
+        held_out = [sizes[k] + (sizes[(k + 1) % folds] if protocol.selection == "validation" else 0) for k in sizes]
+        left = sizes.total() - max(held_out)
+        if round(protocol.train_fraction * left) < 1:
+            raise ValueError(
+                f"protocol.train_fraction is {protocol.train_fraction:g} of {left} training patients in a fold, which "
+                f"leaves none; wanted {math.ceil(100 / left) / 100:g} or more"
+            )

@@ -39,17 +39,22 @@ class Deployed(nn.Module):
     Takes any batch of slices (B, 1, Y, X) of grey levels at the store's pixel spacing, Y and X multiples of 16; each is
     brought to mean 0 and deviation 1 as in training. Slices alone: of a volume the largest component is to be kept by
     whoever stacks them, as mtl/evaluate.py does.
+
+    normalisation: as in train.normalisation. Where it is `volume` a batch is one volume, a patient's slices at a phase.
     """
 
-    def __init__(self, network: UNet, pixel_mm2: float, precision: str, structures: Sequence[str]) -> None:
+    def __init__(
+        self, network: UNet, pixel_mm2: float, precision: str, structures: Sequence[str], normalisation: str = "slice"
+    ) -> None:
         super().__init__()
         self.network, self.pixel_mm2, self.precision = network, pixel_mm2, precision
-        self.structures = tuple(structures)
+        self.structures, self.normalisation = tuple(structures), normalisation
 
     def forward(self, grey_B1YX: torch.Tensor) -> Answer:
         grey_B1YX = grey_B1YX.float()
-        mean = grey_B1YX.mean(dim=(1, 2, 3), keepdim=True)
-        deviation = grey_B1YX.std(dim=(1, 2, 3), keepdim=True, correction=0)
+        over = (1, 2, 3) if self.normalisation == "slice" else (0, 1, 2, 3)
+        mean = grey_B1YX.mean(dim=over, keepdim=True)
+        deviation = grey_B1YX.std(dim=over, keepdim=True, correction=0)
         with arithmetic(self.precision, grey_B1YX.device):
             logits_BKYX, area_BA = self.network((grey_B1YX - mean) / deviation.clamp_min(1e-6))
         if area_BA is None:
@@ -80,10 +85,11 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Pr
     return Predictor(module, torch.device(wanted))
 
 
-def deployed(run: RunFolder) -> Deployed:
-    """The best epoch of a finished fold. ValueError where it is not done, has lost files, or cannot be handed on."""
+def deployed(run: RunFolder, *, of_slices: bool = False) -> Deployed:
+    """The best epoch of a finished fold. of_slices: it is to take single slices. ValueError where it is not done, has
+    lost files, or cannot do so."""
     config, number, facts = told(run)
-    if config.train.normalisation != "slice":
+    if of_slices and config.train.normalisation != "slice":
         raise ValueError(
             f"{run.path}: trained with train.normalisation={config.train.normalisation}, which normalises a slice with "
             "its whole volume: no model of single slices can be made of it"
@@ -101,7 +107,7 @@ def deployed(run: RunFolder) -> Deployed:
             "copy the fold's folder again from where it was trained"
         ) from None
     row_mm, column_mm = facts["pixel_spacing_mm"]
-    return Deployed(network, row_mm * column_mm, config.train.precision, structures).eval()
+    return Deployed(network, row_mm * column_mm, config.train.precision, structures, config.train.normalisation).eval()
 
 
 def told(run: RunFolder) -> tuple[Config, int, dict[str, Any]]:

@@ -76,9 +76,10 @@ class Ensemble:
         slice_NYX = image_TZYX.reshape(-1, 1, *image_TZYX.shape[2:])
         probability, regressed, segmented = [], [], []
         for module in self.modules:
+            at_once = BATCH if module.normalisation == "slice" else image_TZYX.shape[1]
             answers = [
-                module(torch.from_numpy(slice_NYX[begin : begin + BATCH].astype(np.float32)).to(device))
-                for begin in range(0, len(slice_NYX), BATCH)
+                module(torch.from_numpy(slice_NYX[begin : begin + at_once].astype(np.float32)).to(device))
+                for begin in range(0, len(slice_NYX), at_once)
             ]
             one_NAYX = torch.cat([answer.probability_BAYX for answer in answers]).cpu().numpy()
             one_ATZYX = np.moveaxis(one_NAYX, 1, 0).reshape(-1, *image_TZYX.shape)

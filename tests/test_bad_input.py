@@ -41,7 +41,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sweep=nope", "unknown sweep 'nope', wanted one of: branch_location"),
+        ("sweep=nope", "unknown sweep 'nope', wanted one of: acdc, branch_location"),
         ("site=pbs", "unknown site 'pbs', wanted one of: local, node, ray, slurm, or a file of your own (site=X.yaml)"),
         ("profile=large", "unknown profile 'large', wanted one of: demo, paper"),
         ("train.epoch=1", "unknown key 'train.epoch', wanted one of: train.epochs, train.batch_size"),
@@ -98,7 +98,7 @@ def test_a_sweep_about_more_structures_than_the_store_holds(refused: Launch, sto
 
 
 def test_no_sweep(refused: Launch) -> None:
-    assert "no sweep given; give sweep= with one of: branch_location" in refused()
+    assert "no sweep given; give sweep= with one of: acdc, branch_location" in refused()
 
 
 def test_fewer_patients_than_folds(refused: Launch, store_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_help_lists_sweeps_sites_profiles_and_settings(
         launch.main()
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for line in ("sweep: branch_location", "site: local", "profile: demo, paper", "train.epochs=50"):
+    for line in ("sweep: acdc, branch_location", "site: local", "profile: demo, paper", "train.epochs=50"):
         assert line in text
     assert list(tmp_path.iterdir()) == []
 

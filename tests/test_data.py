@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import store
 from mtl import data
+from mtl.config import Config, Protocol, Train
 from mtl.data import Slices, folds_of
 
 
@@ -59,7 +60,7 @@ def test_the_papers_protocol_trains_on_all_others_and_selects_on_the_test_fold()
 def test_smaller_training_sets_lie_within_larger_ones_and_the_others_stay() -> None:
     strata = ["ill"] * 8 + ["well"] * 16
     slices = made([f"S{k}" for k in range(24)], strata)
-    fractions = (0.01, 0.25, 0.5, 0.75, 1.0)
+    fractions = (0.05, 0.25, 0.5, 0.75, 1.0)
     for k in range(4):
         folds = [folds_of(slices, 4, 0, "validation", fraction)[k] for fraction in fractions]
         sets = [subjects_in(slices, fold.train) for fold in folds]
@@ -117,7 +118,7 @@ def test_only_labelled_slices_are_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="its data are not those"):
         data.load(opened.path, "another digest")
     with pytest.raises(ValueError, match=r"size is 16, wanted a multiple of 16"):
-        data.check(opened, 3, 0)
+        data.check(opened, [Config(train=Train(folds=3))])
 
 
 def test_slices_are_mapped_where_they_lie_and_nothing_can_change_them(store_path: Path) -> None:
@@ -148,4 +149,14 @@ def test_a_store_that_lost_a_file_is_not_taken_for_background(store_path: Path, 
     chunk = next(p for p in (tmp_path / "s" / "DET9000003" / "labelled_TZ").rglob("c/*/*"))
     chunk.write_bytes(chunk.read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"DET9000003/labelled_TZ is damaged .*convert the raw data again"):
-        data.check(opened, 3, 0)
+        data.check(opened, [Config(train=Train(folds=3))])
+
+
+def test_a_fraction_that_leaves_no_patient_is_refused_beforehand(store_path: Path, slices: Slices) -> None:
+    """Of five patients in five folds three train; of a tenth of them nobody would."""
+    opened = store.open(store_path)
+    data.check(opened, [Config(protocol=Protocol(train_fraction=0.34))])
+    with pytest.raises(ValueError, match=r"train_fraction is 0.1 of 3 training patients .* none; wanted 0.34 or more"):
+        data.check(opened, [Config(), Config(protocol=Protocol(train_fraction=0.1))])
+    with pytest.raises(ValueError, match="leaves no patient to train on"):
+        data.folds_of(slices, 5, 0, "validation", 0.1)

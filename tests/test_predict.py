@@ -209,6 +209,25 @@ def test_the_ensemble_is_the_mean_and_one_fold_is_one(run: Path, archive: Path) 
         np.testing.assert_allclose(whole.segmented_mm2_KSA[k], one.segmented_mm2_KSA[0])
 
 
+def test_a_network_of_whole_volumes_sees_a_phase_at_a_time(tmp_path: Path, archive: Path) -> None:
+    fold, cpu = RunFolder(tmp_path / "c" / "fold_0"), torch.device("cpu")
+    config = replace(CONFIG, train=replace(CONFIG.train, normalisation="volume"))
+    tracked.train(fold, (1, 2), config=config)
+    network = UNet("up4", 2, size=48)
+    checkpoint.save(fold.best, {"network": network.state_dict(), "epoch": 2}, config, 0)
+    write_csv(fold.path / "volumes.csv", [], ["patient"])
+    write_csv(fold.path / "slices.csv", rows([(1000, 1000)]), SLICE_COLUMNS)
+    tracked.done(fold)
+    image_TZYX = newcases.read(unlabelled.find(archive)[0], (6.25, 6.25), (48, 48)).image_TZYX
+    found = predict.load(fold.path, cpu).predict(image_TZYX, cpu)
+    volume = image_TZYX[1].astype(np.float64)
+    normalised = torch.from_numpy(((volume - volume.mean()) / volume.std()).astype(np.float32))[:, None]
+    with torch.inference_mode():
+        _, area_B1 = network.eval()(normalised)
+    assert found.regressed_mm2_KSA is not None
+    np.testing.assert_allclose(found.regressed_mm2_KSA[0, 4:], area_B1, rtol=1e-4, atol=1e-4)
+
+
 def test_started_again_it_goes_on_and_another_models_folder_is_refused(
     run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,7 +61,9 @@ def log(sweep_folder: Path, uri: str) -> Iterator[tuple[str, str]]:
     folder = sweep_folder.resolve()
     configuration = folder / winner(folder)
     runs = [RunFolder(path) for path in sorted(configuration.glob("fold_*"), key=lambda p: int(p.name[5:]))]
-    modules = [deploy.deployed(run) for run in runs]  # what is wrong with one is found before anything is written
+    modules = [
+        deploy.deployed(run, of_slices=True) for run in runs
+    ]  # what is wrong with one is found before anything is written
     mirror = Mirror(uri, folder)
     mirror.close()
     paths = [f"{folder.name}/{configuration.name}/{run.path.name}" for run in runs]
