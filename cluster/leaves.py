@@ -5,11 +5,12 @@ folds that failed or were stopped stay, too: they are free text, with paths and 
 """
 
 import csv
+import hashlib
 import io
 import json
 import math
 import re
-import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,6 +28,8 @@ from mtl.runfolder import RunFolder
 PATIENT = "patient"
 OF_PATIENTS = ("volumes.csv", "slices.csv")
 """a row per volume or slice, whose patient is renumbered; no other file of a run folder that leaves names one"""
+TRUTH = ("phase", "level", "structure", "area_true_mm2")
+"""of a slice, whatever has been trained"""
 WORDS = {"set", "region", "structure"}
 """columns of these that hold words; all others must be numbers"""
 OF_RESULTS = {"configuration", "branch", "status"}
@@ -55,27 +58,34 @@ def naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: damaged ({why}); restore it, or remove it and run the sweep again") from None
 
 
-def renumbered(patients: Iterable[str]) -> dict[str, str]:
-    """Patient -> P001, P002, ...
+def renumbered(runs: Iterable[RunFolder]) -> dict[str, str]:
+    """Patient -> P001, P002, ..., of all whom these folds' tables name. ValueError where one is damaged.
 
-    In an order that is drawn and kept nowhere. A store's keys are an archive's own codes, or P001, ... by the order of
-    the files' names: whoever has the archive, or the list that leads back, could undo any order that follows from them,
-    and so could whoever guesses them, were the order a hash.
+    In the order of a digest of what is measured in them: of their true areas, and where these are equal of the rest of
+    their rows. So the same run folders give the same zip, and the order tells nothing that the zip does not say anyway.
+    A store's keys are an archive's codes, or P001, ... by the order of the files' names: whoever has the archive or the
+    list that leads back, or guesses, could undo any order, or digest, of these.
     """
-    drawn = sorted(set(patients))
-    secrets.SystemRandom().shuffle(drawn)
-    width = max(3, len(str(len(drawn))))
-    return {patient: f"P{number:0{width}}" for number, patient in enumerate(drawn, start=1)}
+    truth, rest = defaultdict[str, set[str]](set), defaultdict[str, Any](hashlib.sha256)
+    for path, row in _patient_rows(runs):
+        patient = row.pop(PATIENT)
+        if "area_true_mm2" in row:
+            truth[patient].add(repr([row.get(column) for column in TRUTH]))
+        rest[patient].update(repr([path.parts[-3:], list(row.values())]).encode())
+    digests = {patient: hashlib.sha256("".join(sorted(truth[patient])).encode()).hexdigest() for patient in rest}
+    ordered = sorted(rest, key=lambda patient: (digests[patient], rest[patient].hexdigest()))
+    width = max(3, len(str(len(ordered))))
+    return {patient: f"P{number:0{width}}" for number, patient in enumerate(ordered, start=1)}
 
 
-def patients(run: RunFolder) -> set[str]:
-    """Whom the fold's tables name."""
-    found = set()
-    for path in (run.path / name for name in OF_PATIENTS):
+def _patient_rows(runs: Iterable[RunFolder]) -> Iterator[tuple[Path, dict[str, str]]]:
+    for path in (run.path / name for run in runs for name in OF_PATIENTS):
         if path.exists():
             with naming(path):
-                found |= {row[PATIENT] for row in _rows(path)[1]}
-    return found
+                rows = _rows(path)[1]
+                if any(PATIENT not in row for row in rows):
+                    raise ValueError(f"no column {PATIENT!r}")
+            yield from ((path, row) for row in rows)
 
 
 def of_fold(run: RunFolder, number_of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -158,6 +168,8 @@ def _of_patients(path: Path, number_of: Mapping[str, str]) -> str:
     columns, rows = _rows(path)
     _check(columns, rows, WORDS | {PATIENT})
     sets = {name: place for place, name in enumerate(dict.fromkeys(row.get("set") for row in rows))}
+    if not {row[PATIENT] for row in rows} <= number_of.keys():
+        raise OSError(f"{path}: a fold has ended while it was packed; give the same command again")
     rows = [{**row, PATIENT: number_of[row[PATIENT]]} for row in rows]
     return _csv(columns, sorted(rows, key=lambda row: (sets[row.get("set")], row[PATIENT])))
 

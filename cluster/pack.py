@@ -10,7 +10,7 @@ RUNS is a sweep's folder or runs/. What leaves is listed, then written:
 
 --model adds the networks of each sweep's winner, one a fold (where none is called, of the best), and model.json: how
 slices are normalised, their pixel spacing and size. Patients are renumbered, the same everywhere in the zip, in an
-order that is drawn anew each time and kept nowhere. Who has the images can still find a patient by its areas.
+order that does not follow from their names. Who has the images can still find a patient by its areas.
 
 These read the zip as they read RUNS; a folder in it is named as in out.zip/branch_location:
 
@@ -87,7 +87,7 @@ def listed(staged: Staged, runs: Path, out: Path) -> Iterator[str]:
     for kind, sizes in kinds.items():
         yield f"  {kind:<20} {len(sizes):>6} {_size(sum(sizes)):>9}  {ABOUT.get(kind, '')}".rstrip()
     if staged.patients:
-        yield f"  {staged.patients} patients, as P001 and so on in an order that is drawn now and kept nowhere"
+        yield f"  {staged.patients} patients, as P001 and so on in an order that does not follow from their names"
     stays = [f"{name} ({count})" if count > 1 else name for name, count in sorted(staged.stays.items())]
     yield "  no images; of what leaves no paths, people, hosts and jobs, and no words of a fold about its failure"
     yield f"What stays: {', '.join(stays) or 'nothing'}"

@@ -5,7 +5,6 @@ import csv
 import hashlib
 import io
 import json
-import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cluster import leaves
-from data_prep.files import make_private, write_text
+from data_prep.files import make_private, read, write_text
 from mtl import packed, report
 from mtl.runfolder import RunFolder
 from sweeps import asked, verdict
@@ -38,13 +37,13 @@ def stage(sweeps: Sequence[Path], folder: Path, *, model: bool) -> Staged:
     staged = Staged(folder)
     if next(_folds(sweeps), None) is None:
         raise ValueError(f"{sweeps[0]}: no fold has begun in it; wanted a sweep that was launched")
-    number_of = leaves.renumbered(p for run in _folds(sweeps) for p in leaves.patients(run))
+    number_of = leaves.renumbered(_folds(sweeps))
     staged.patients = len(number_of)
     models = [_stage_sweep(sweep, staged, number_of, model=model) for sweep in sweeps]
     if model and not any(models):
         raise ValueError(f"{sweeps[0]}: --model: no configuration is done yet, so there is no winner; pack it without")
     _write_metrics(sweeps, folder)
-    write_text(folder / packed.IDENTITY, _identity(sweeps[0].parent) + "\n")
+    write_text(folder / packed.IDENTITY, _identity(sweeps[0].parent, folder / packed.METRICS) + "\n")
     return staged
 
 
@@ -80,14 +79,12 @@ def _number(run: RunFolder) -> int:
     return int(run.path.name.removeprefix("fold_"))
 
 
-def _identity(runs: Path) -> str:
+def _identity(runs: Path, metrics: Path) -> str:
     """By which MLflow's mirror knows the zip again: the same in every zip of these runs, and not the runs' own, whose
-    mirror it must not change."""
-    try:
-        own = (runs / packed.IDENTITY).read_text().strip()
-    except OSError:
-        own = secrets.token_hex(8)  # never mirrored, so that nothing is to be known again
-    return hashlib.sha256(f"packed {own}".encode()).hexdigest()[:16]
+    mirror it must not change. Of runs that were never mirrored it is the zip's own."""
+    path = runs / packed.IDENTITY
+    own = read(path if path.is_file() else metrics)
+    return hashlib.sha256(b"packed " + own).hexdigest()[:16]
 
 
 # A sweep.
