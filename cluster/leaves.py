@@ -187,7 +187,7 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     text = read(path).decode()
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
     rows = list(reader)
-    if not text.endswith("\n") or any("" in row or None in row.values() for row in rows):
+    if (text and not text.endswith("\n")) or any("" in row or None in row.values() for row in rows):
         raise ValueError("a row is not whole")
     return list(reader.fieldnames or ()), rows
 
@@ -207,7 +207,8 @@ def _check(columns: Sequence[str], rows: Sequence[Mapping[str, str]], words: set
 def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
+    if columns:
+        writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
 

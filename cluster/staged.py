@@ -5,14 +5,13 @@ import csv
 import hashlib
 import io
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cluster import leaves
-from data_prep.files import make_private, read, write_text
+from data_prep.files import make_private, read, remove, write_text
 from mtl import packed, report
 from mtl.runfolder import RunFolder
 from sweeps import asked, verdict
@@ -109,6 +108,7 @@ def _stage_sweep(sweep: Path, staged: Staged, number_of: dict[str, str], *, mode
     _stage_report(sweep.name, home, staged)
     if told and (home / verdict.JSON).exists():
         verdict.put(told, home, plots=False)  # the report holds them; no picture leaves as a file
+    remove(home / verdict.PLOTS)
     has_model = bool(model and told and (told.winner or told.best))
     if told and has_model:
         _stage_model(sweep, home, told)
@@ -160,7 +160,7 @@ def _stage_report(name: str, home: Path, staged: Staged) -> None:
     except ValueError as error:
         why = str(error).replace(str(home.resolve()), name).replace(str(home), name).partition(";")[0]
         staged.notes.append(f"{name}: no report, since it wants every fold done: {why}")
-        shutil.rmtree(home / "report", ignore_errors=True)
+        remove(home / "report")
 
 
 def _stage_model(sweep: Path, home: Path, told: Verdict) -> None:

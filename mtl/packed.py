@@ -122,6 +122,8 @@ def _unpack(file: Path, folder: Path) -> None:
             entries = packed.infolist()
     except Exception as error:
         raise _damaged(file, error, again) from None
+    if not entries or min(entry.header_offset for entry in entries):  # of half a zip a network's own end is found
+        raise _damaged(file, ValueError("its end is missing"), again)
     if wrong := _wrong(entries) or _no_room(entries, folder):
         raise ValueError(
             f"{file}: {wrong}; {again if 'free' not in wrong else 'make room, or set TMPDIR to elsewhere'}"
