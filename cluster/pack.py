@@ -48,6 +48,8 @@ ABOUT = {
     "DONE": "how a fold ended, on what and with which versions; so STOPPED and FAILED, without the reason's words",
     "best.pt": "networks' weights; networks may remember something of those they were trained on",
     "launch": "commit and the store's digest",
+    ".mirror-id": "by which MLflow's mirror knows the zip again",
+    "metrics.csv": "all figures by epoch as one long table",
 }
 
 

@@ -38,7 +38,7 @@ OLD = ("config.yaml", "epochs.jsonl", "usage.jsonl", "volumes.csv", "slices.csv"
 
 @pytest.fixture(autouse=True)
 def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Locks lie elsewhere than a user's, what is unpacked where a test can look; no figure is drawn: that takes long."""
+    """Locks lie elsewhere than a user's, what is unpacked where a test can look; no figure is drawn: it takes long."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
@@ -100,7 +100,7 @@ def made(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "out.zip"
     drawn: list[list[Trained]] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(figures, "drawn", lambda trained: drawn.append(trained) or iter(()))
+        patched.setattr(figures, "drawn", lambda trained: drawn.append(trained) or ())  # type: ignore[func-returns-value]
         pack.pack(sweep, out, model=True)
     assert [one.cases for one in drawn[0]] == [[], []]
     assert all(one.cases for one in results.load([sweep]))
