@@ -21,7 +21,7 @@ from cluster import pack, staged
 from cluster.tracking import command
 from data_prep import phantom
 from mtl import checkpoint, figures, packed, predict, report, results, tables
-from mtl.config import Config, Model, Protocol, Train, fold_dict
+from mtl.config import Config, Model, Protocol, Train
 from mtl.network import UNet
 from mtl.results import Trained
 from mtl.runfolder import RunFolder
@@ -32,7 +32,7 @@ from tests.reporting import write_runs
 CONFIG = Config("0" * 64, Model(width=1), Train(folds=3, epochs=2, device="cpu"), protocol=Protocol(selection="test"))
 CONFIGS = (CONFIG, replace(CONFIG, model=Model(branch="none", width=1)))
 KEY = "DET0000{}"
-SECRETS = ("DET0000", "erika", "/home/", "node17", "778899", "Mustermann", "nobody", "secret")
+SECRETS = ("DET0000", "erika", "/lab/", "node17", "778899", "Mustermann", "nobody", "secret")
 OLD = ("config.yaml", "epochs.jsonl", "usage.jsonl", "volumes.csv", "slices.csv", "DONE")
 
 
@@ -55,8 +55,8 @@ def private(sweep: Path) -> None:
         for name in ("volumes.csv", "slices.csv"):
             path = run.path / name
             path.write_text(re.sub(r"(?m)^P(\d+),", lambda m: KEY.format(101 + 7 * int(m[1])) + ",", path.read_text()))
-        told = {"owner": "erika", "host": "node17", "store": "/home/erika/hearts.zarr", "job": 778899}
-        facts = run.facts() | told | {"reason": "killed on node17, see /home/erika", "python": "/home/erika/bin"}
+        told = {"owner": "erika", "host": "node17", "store": "/lab/erika/hearts.zarr", "job": 778899}
+        facts = run.facts() | told | {"reason": "killed on node17, see /lab/erika", "python": "/lab/erika/bin"}
         (run.path / "DONE").write_text(json.dumps(facts))
         run.write_epochs([{**record, "host": "node17"} for record in run.epochs()])
         run.write_usage(1, {"cores": 2.0})
@@ -65,11 +65,11 @@ def private(sweep: Path) -> None:
     for name in ("jobs", "code", "launches"):
         (sweep / name).mkdir()
         (sweep / name / "a.json").write_text('{"user": "erika"}')
-    store = {"path": "/home/erika/hearts.zarr", "digest": CONFIG.data_digest}
+    store = {"path": "/lab/erika/hearts.zarr", "digest": CONFIG.data_digest}
     told = {
         "git": {"commit": "abcdef1", "uncommitted": True, "by": "erika"},
         "store": store,
-        "settings": {"runs": "/home/erika"},
+        "settings": {"runs": "/lab/erika"},
     }
     (sweep / "launches" / "b.json").write_text(json.dumps(told))
     (sweep / "verdict" / "secret.png").write_bytes(b"nobody's heart")
@@ -198,7 +198,7 @@ def test_of_several_sweeps_configurations_are_told_apart_and_unfinished_ones_lea
     tracked.finished(tmp_path / "runs" / "first", ["up3"])
     ((begun, *_),) = tracked.sweep(tmp_path / "runs" / "second", ["up4"])
     tracked.train(begun, (1,))
-    begun.finish("FAILED", "no room on /home/erika", failure="disk", traceback="node17")
+    begun.finish("FAILED", "no room on /lab/erika", failure="disk", traceback="node17")
     pack.pack(tmp_path / "runs", tmp_path / "out.zip", model=False)
     names = {
         row["configuration"].partition("/")[0] for row in rows(contents(tmp_path / "out.zip")["metrics.csv"].decode())
@@ -411,9 +411,8 @@ def test_settings_that_are_not_known_stay(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "runs" / "s" / "c" / "fold_0")
     tracked.train(run, (1,))
     told = (run.path / "config.yaml").read_text()
-    (run.path / "config.yaml").write_text(told + "data:\n  store: /home/erika\nowner: erika\n")
+    (run.path / "config.yaml").write_text(told + "data:\n  store: /lab/erika\nowner: erika\n")
     folder = tmp_path / "staged"
     folder.mkdir()
     staged.stage([tmp_path / "runs" / "s"], folder, model=False)
     assert (folder / "s" / "c" / "fold_0" / "config.yaml").read_text() == told
-    assert fold_dict({}, 0)["fold"] == 0
