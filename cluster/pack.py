@@ -27,14 +27,13 @@ import shutil
 import signal
 import stat
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.staged import Staged, stage
 from cluster.tracking.folders import sweep_folders
-from data_prep.files import atomic
+from data_prep.files import atomic, make_private, partial_of, remove
 from mtl import packed
 
 WHEN = (1980, 1, 1, 0, 0, 0)
@@ -57,10 +56,17 @@ def pack(runs: Path, out: Path, *, model: bool) -> None:
     """List what leaves, then write it. ValueError or OSError says what is wrong; then there is no `out`."""
     _check(out)
     sweeps = sweep_folders(runs)
-    with tempfile.TemporaryDirectory(prefix="branchpoint-") as scratch:
-        staged = stage(sweeps, Path(scratch), model=model)
-        print("\n".join(listed(staged, runs, out)), flush=True)
-        write(staged.folder, out)
+    with partial_of(out) as partial:
+        try:
+            for left_over in partial.iterdir():  # of a killed one
+                remove(left_over)
+            staged = stage(sweeps, make_private(partial / "runs"), model=model)
+            print("\n".join(listed(staged, runs, out)), flush=True)
+            write(staged.folder, partial / "zip")
+            _check(out)
+            os.replace(partial / "zip", out)
+        finally:
+            remove(partial)
     print(f"{out}: {out.stat().st_size / 1e6:.2f} MB")
 
 
@@ -99,9 +105,9 @@ def _size(bytes_: int) -> str:
     return f"{bytes_ / 1e6:.1f} MB" if bytes_ >= 1e5 else f"{bytes_ / 1e3:.1f} kB"
 
 
-def write(folder: Path, out: Path) -> None:
+def write(folder: Path, path: Path) -> None:
     """The zip, for its owner alone; whole under its name or not there."""
-    with atomic(out) as temporary:
+    with atomic(path) as temporary:
         temporary.touch(0o600)
         with zipfile.ZipFile(temporary, "w") as made:
             for name in entries(folder):
@@ -110,7 +116,6 @@ def write(folder: Path, out: Path) -> None:
                 info.compress_type = zipfile.ZIP_STORED if name.endswith(".pt") else zipfile.ZIP_DEFLATED
                 with open(folder / name, "rb") as source, made.open(info, "w", force_zip64=True) as target:
                     shutil.copyfileobj(source, target)
-        _check(out)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -400,9 +400,11 @@ def test_killed_in_the_middle_there_is_no_zip(
             raise end
         return real(self, *args, **named)
 
+    left_over = tmp_path / ".out.zip.partial" / "runs" / "study"  # of one that had no time to clear up
+    left_over.mkdir(parents=True)
+    (left_over / "sweep.json").write_text("half")
     monkeypatch.setattr(zipfile.ZipFile, "open", open_)
     status = 130 if end is KeyboardInterrupt else 2
-    refused(pack.main, sweep, tmp_path / "out" / ".." / "out.zip", status=2)
     refused(pack.main, sweep, tmp_path / "out.zip", status=status)
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 
