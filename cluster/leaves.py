@@ -31,7 +31,7 @@ OF_PATIENTS = ("volumes.csv", "slices.csv")
 TRUTH = ("phase", "level", "structure", "area_true_mm2")
 """of a slice, whatever has been trained"""
 WORDS = {"set", "region", "structure"}
-"""columns of these that hold words; all others must be numbers"""
+"""columns of these that hold words (a structure several, `left ventricle`); all others must be numbers"""
 OF_RESULTS = {"configuration", "branch", "status"}
 """the same of results.csv"""
 MEASURED = ("best_epoch", "dice_val", "area_mad_mm2")
@@ -44,7 +44,7 @@ REASONS = {"DONE": "all epochs trained", "STOPPED": "stopped early", "FAILED": "
 """in place of what the fold itself says"""
 _TEXT = re.compile(r"[\w .,+:()-]{1,100}")
 """no slash, no @: no path, no address"""
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}|")
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,60}|")
 _HEX = re.compile(r"[0-9a-f]{7,64}")
 
 
@@ -196,7 +196,8 @@ def _check(columns: Sequence[str], rows: Sequence[Mapping[str, str]], words: set
     """ValueError where a column holds what it should not."""
     for column in columns:
         for row in rows:
-            if column in words and (column == PATIENT or _WORD.fullmatch(row[column])):
+            text = row[column].replace(" ", "_") if column == "structure" else row[column]
+            if column in words and (column == PATIENT or _WORD.fullmatch(text)):
                 continue
             try:
                 float(row[column] or "nan")

@@ -418,3 +418,18 @@ def test_settings_that_are_not_known_stay(tmp_path: Path) -> None:
     folder.mkdir()
     staged.stage([tmp_path / "runs" / "s"], folder, model=False)
     assert (folder / "s" / "c" / "fold_0" / "config.yaml").read_text() == told
+
+
+def test_columns_that_are_new_leave_with_their_numbers_and_structures_with_their_names(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "runs" / "s" / "c" / "fold_0")
+    tracked.train(run, (1,))
+    text = "patient,phase,set,structure,area_true_mm2,new_mm\n"
+    text += "DET1,0,test,left ventricle,5.25,0.1\nDET1,0,test,myocardium,6.5,\nDET2,0,test,myocardium,7.5,1e-3\n"
+    (run.path / "slices.csv").write_text(text)
+    folder = tmp_path / "staged"
+    folder.mkdir()
+    staged.stage([tmp_path / "runs" / "s"], folder, model=False)
+    left = (folder / "s" / "c" / "fold_0" / "slices.csv").read_text()
+    number = {row["new_mm"]: row["patient"] for row in rows(left)}
+    assert sorted(left.replace(number["0.1"], "DET1").replace(number["1e-3"], "DET2")) == sorted(text)
+    assert {number["0.1"], number["1e-3"]} == {"P001", "P002"}
