@@ -128,7 +128,7 @@ def _how_far(sweep: Path) -> str:
 def _others(folder: Path, kept: Path) -> Counter[str]:
     """What stays of it, by name; folders with a slash."""
     names = (path.name + "/" * path.is_dir() for path in folder.iterdir() if not (kept / path.name).exists())
-    return Counter(name for name in names if name != ".lock")
+    return Counter(name for name in names if name[0] != ".")
 
 
 def _stage_launches(sweep: Path, home: Path) -> None:
