@@ -42,7 +42,7 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(figures, "drawn", lambda trained: iter(()))
+    monkeypatch.setattr(figures, "drawn", lambda *_: iter(()))
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -100,7 +100,7 @@ def made(sweep: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "out.zip"
     drawn: list[list[Trained]] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(figures, "drawn", lambda trained: drawn.append(trained) or ())  # type: ignore[func-returns-value]
+        patched.setattr(figures, "drawn", lambda *given: drawn.append(given[0]) or ())  # type: ignore[func-returns-value]
         pack.pack(sweep, out, model=True)
     assert [one.cases for one in drawn[0]] == [[], []]
     assert all(one.cases for one in results.load([sweep]))
