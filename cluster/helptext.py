@@ -30,6 +30,7 @@ $APP_CONFIG_GROUPS
   -sc install=bash              eval "$$(python cluster/launch.py -sc install=bash)": completion in this shell
 
 While it runs: python -m cluster.status RUNS. Then: python -m mtl.report RUNS; python -m cluster.tracking serve RUNS.
+To hand it on, without images and names: python -m cluster.pack RUNS out.zip [--model].
 Exit status: 0 done, 1 a fold failed, 2 bad input, 130 interrupted.
 """
 

@@ -2,8 +2,9 @@
 
     python -m mtl.predict RUN INPUT OUT [--device auto] [--keep-names]
 
-RUN is a configuration's run folder, whose folds predict together (their mean), or one fold's. INPUT is a NIfTI, or a
-folder of NIfTIs or of DICOM files; masks are not needed. Each case becomes a folder of OUT:
+RUN is a configuration's run folder, whose folds predict together (their mean), or one fold's; or a zip that
+cluster.pack --model has made: out.zip, or out.zip/CONFIGURATION where it has the networks of several. INPUT is a NIfTI,
+or a folder of NIfTIs or of DICOM files; masks are not needed. Each case becomes a folder of OUT:
 
     mask.nii.gz    1: myocardium (of a store like ACDC's 2: left, 3: right ventricle), on the images' own voxels; 4-D
                    where there are several phases
@@ -30,7 +31,7 @@ import numpy as np
 import torch
 
 from data_prep import export, files, newcases
-from mtl import deploy, metrics, reliability
+from mtl import deploy, metrics, packed, reliability
 from mtl.config import DEVICES
 from mtl.data import pixels_of
 from mtl.evaluate import BATCH, columns
@@ -238,14 +239,17 @@ def main(argv: list[str] | None = None) -> int:
         epilog="\n\n".join(told[2:]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a configuration's run folder, or one fold's; only read")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="a configuration's run folder, one fold's, or a zip; only read"
+    )
     parser.add_argument("input", type=Path, metavar="INPUT", help="a NIfTI, or a folder of NIfTIs or DICOM; only read")
     parser.add_argument("out", type=Path, metavar="OUT", help="a folder, which is made")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): CUDA, else the CPU")
     parser.add_argument("--keep-names", action="store_true", help="cases are called like their files")
     args = parser.parse_args(argv)
     try:
-        set_aside = predict(args.run, args.input, args.out, args.device, keep_names=args.keep_names)
+        with packed.with_networks(args.run) as run:
+            set_aside = predict(run, args.input, args.out, args.device, keep_names=args.keep_names)
     except (OSError, ValueError) as error:
         print(f"predict: {error}", file=sys.stderr)
         return 2

@@ -2,8 +2,9 @@
 
     python -m mtl.report RUNS... [--out DIR]     # e.g. python -m mtl.report runs/paper
 
-RUNS are run folders: a sweep's, a configuration's, or runs/ where all in it were trained on one store. DIR (default:
-report/ in the first of them) gets report.html, tables.md, tables.tex, methods.md and figures/*.png, *.pdf. The same run
+RUNS are run folders: a sweep's, a configuration's, or runs/ where all in it were trained on one store; or a zip that
+cluster.pack has made of them, or a folder in it (out.zip/paper). DIR (default: report/ in the first of them, of out.zip
+out-report/ beside it) gets report.html, tables.md, tables.tex, methods.md and figures/*.png, *.pdf. The same run
 folders give the same files. The verdict of a sweep whose folder is named stands first, where there is one (verdict.md,
 verdict/). Exit status: 0 done, 2 bad input, 130 interrupted.
 """
@@ -16,12 +17,13 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from PIL import Image
 
 from data_prep.files import make_private, write_text
-from mtl import figures, methods, paper, results, tables
+from mtl import figures, methods, packed, paper, results, tables
 from mtl.results import Trained
 from mtl.table import Table
 
@@ -159,14 +161,25 @@ def _embedded(path: Path) -> str:
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
 
 
+def _beside(run: Path) -> Path:
+    """Where the report of it goes."""
+    found = packed.zip_in(run)
+    return found[0].with_name(f"{found[0].stem}-report") if found else run / "report"
+
+
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)  # pictures of patients: for the owner alone
     parser = argparse.ArgumentParser(prog="python -m mtl.report", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, such as runs/paper; only read")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the report goes (default: RUNS/report)")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUNS", help="run folders, or a zip of them; only read")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where the report goes (default: RUNS/report, out-report)"
+    )
     args = parser.parse_args(argv)
     try:
-        page = report(args.runs, args.out or args.runs[0] / "report")
+        with ExitStack() as unpacked:
+            page = report(
+                [unpacked.enter_context(packed.opened(run)) for run in args.runs], args.out or _beside(args.runs[0])
+            )
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

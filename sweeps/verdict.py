@@ -60,7 +60,12 @@ JSON, MARKDOWN, PLOTS = "verdict.json", "verdict.md", "verdict"
 
 def write(sweep_folder: Path, *, plots: bool = True) -> Verdict:
     """The verdict of a sweep's folder, written into it. ValueError says what is wrong; then nothing is written."""
-    told = replace(read(sweep_folder), plots=())
+    return put(read(sweep_folder), sweep_folder, plots=plots)
+
+
+def put(told: Verdict, sweep_folder: Path, *, plots: bool = True) -> Verdict:
+    """Write what was read elsewhere."""
+    told = replace(told, plots=())
     told = replace(told, plots=_draw(told, sweep_folder) if plots else _draw_none(sweep_folder))
     write_text(sweep_folder / MARKDOWN, verdict_text.markdown(told), private=True)
     values = {key: value for key, value in asdict(told).items() if key != "text"}

@@ -4,8 +4,9 @@
     python -m cluster.tracking serve RUNS [--to URI] [--port N]   # the same again and again, and the UI on this machine
     python -m cluster.tracking models RUNS [--to URI]             # the networks of one sweep's winner, as a launch does
 
-RUNS is runs/ or one sweep's folder. URI is MLflow's store or server: sqlite:///FILE, http://HOST:PORT or a database;
-default: mlflow.db beside the runs, or on a local disk of yours where these lie on a network file system.
+RUNS is runs/ or one sweep's folder, or a zip of them that cluster.pack has made, or a folder in it. URI is MLflow's
+store or server: sqlite:///FILE, http://HOST:PORT or a database; default: mlflow.db beside the runs or the zip, or on a
+local disk of yours where these lie on a network file system.
 Exit status: 0 done, 2 bad input, 130 interrupted.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 from cluster.tracking import uris
 from cluster.tracking.folders import processes, sweep_folder, sweep_folders
 from data_prep.files import Locked
+from mtl import packed
 
 
 def mirror(runs: Path, to: str | None) -> None:
@@ -62,18 +64,21 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", choices=("mirror", "serve", "models"))
-    parser.add_argument("runs", type=Path, metavar="RUNS", help="runs/ or a sweep's folder; only read")
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="runs/, a sweep's folder, or a zip; only read")
     parser.add_argument("--to", metavar="URI", help="MLflow's store or server")
     parser.add_argument("--port", type=int, metavar="N", help="serve: the UI's port (default: 5000, or the next free)")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        if args.what == "mirror":
-            mirror(args.runs, args.to)
-        elif args.what == "serve":
-            serve(args.runs, args.to, args.port)
-        else:
-            models(args.runs, args.to)
+        with packed.opened(args.runs) as runs:
+            of_zip = packed.zip_in(args.runs)
+            to = args.to or (uris.default(of_zip[0].parent) if of_zip else None)  # what is unpacked goes again
+            if args.what == "mirror":
+                mirror(runs, to)
+            elif args.what == "serve":
+                serve(runs, to, args.port)
+            else:
+                models(runs, to)
     except (OSError, ValueError, Locked) as error:
         print(f"tracking: {uris.without_password(str(error))}", file=sys.stderr)
         return 2
