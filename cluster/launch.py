@@ -313,6 +313,8 @@ def _driver_may_submit(task: Task) -> bool:
 def _setting(request: Request, opened: cine.Store) -> str:
     """For what the answer holds: the beginning of its sentence."""
     brief = ", trained briefly" if request.profile == "demo" else ""
+    if (structures := len(opened.classes) - 1) > 1:
+        brief += f", means over {structures} structures"
     chosen = ", best epoch chosen on the test fold as in the paper" * (request.selection == "test")
     if opened.source == "phantom":
         return f"On made-up patients{brief}{chosen}:"

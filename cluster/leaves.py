@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -58,7 +58,11 @@ def naming(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: damaged ({why}); restore it, or remove it and run the sweep again") from None
 
 
-def renumbered(runs: Iterable[RunFolder]) -> dict[str, str]:
+Patient = tuple[str, str]
+"""the digest of a store, and a key in it: another store's P001 is somebody else"""
+
+
+def renumbered(runs: Iterable[RunFolder]) -> dict[Patient, str]:
     """Patient -> P001, P002, ..., of all whom these folds' tables name. ValueError where one is damaged.
 
     In the order of a digest of what is measured in them: of their true areas, and where these are equal of the rest of
@@ -66,9 +70,9 @@ def renumbered(runs: Iterable[RunFolder]) -> dict[str, str]:
     A store's keys are an archive's codes, or P001, ... by the order of the files' names: whoever has the archive or the
     list that leads back, or guesses, could undo any order, or digest, of these.
     """
-    truth, rest = defaultdict[str, set[str]](set), defaultdict[str, Any](hashlib.sha256)
-    for path, row in _patient_rows(runs):
-        patient = row.pop(PATIENT)
+    truth, rest = defaultdict[Patient, set[str]](set), defaultdict[Patient, Any](hashlib.sha256)
+    for store, path, row in _patient_rows(runs):
+        patient = store, row.pop(PATIENT)
         if "area_true_mm2" in row:
             truth[patient].add(repr([row.get(column) for column in TRUTH]))
         rest[patient].update(repr([path.parts[-3:], list(row.values())]).encode())
@@ -78,18 +82,28 @@ def renumbered(runs: Iterable[RunFolder]) -> dict[str, str]:
     return {patient: f"P{number:0{width}}" for number, patient in enumerate(ordered, start=1)}
 
 
-def _patient_rows(runs: Iterable[RunFolder]) -> Iterator[tuple[Path, dict[str, str]]]:
-    for path in (run.path / name for run in runs for name in OF_PATIENTS):
+def _patient_rows(runs: Iterable[RunFolder]) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """Of each row of a patient: the store's digest, the file, the row."""
+    for run, path in ((run, run.path / name) for run in runs for name in OF_PATIENTS):
         if path.exists():
             with naming(path):
                 rows = _rows(path)[1]
                 if any(PATIENT not in row for row in rows):
                     raise ValueError(f"no column {PATIENT!r}")
-            yield from ((path, row) for row in rows)
+            store = _store_of(run)
+            yield from ((store, path, row) for row in rows)
 
 
-def of_fold(run: RunFolder, number_of: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _store_of(run: RunFolder) -> str:
+    path = run.path / "config.yaml"
+    with naming(path):
+        return str(yaml.safe_load(read(path)).get("data_digest", "")) if path.exists() else ""
+
+
+def of_fold(run: RunFolder, numbers: Mapping[Patient, str]) -> Iterator[tuple[str, str]]:
     """Names and texts of a fold's files, as they leave. ValueError where one is damaged."""
+    store = _store_of(run)
+    number_of = {patient: number for (of_store, patient), number in numbers.items() if of_store == store}
     outcome = run.outcome()  # first: of a fold that says so everything else is there
     texts: dict[str, Callable[[Path], str]] = {
         "config.yaml": _settings,
@@ -142,7 +156,7 @@ def _is_figure(key: str, value: Any) -> bool:
     if key == "time_utc":
         datetime.fromisoformat(value)
         return True
-    return value is None or (is_number(value) and bool(_WORD.fullmatch(key)))
+    return bool(_WORD.fullmatch(key)) and (value is None or is_number(value))
 
 
 def is_number(value: Any) -> bool:
@@ -174,12 +188,15 @@ def _of_patients(path: Path, number_of: Mapping[str, str]) -> str:
     return _csv(columns, sorted(rows, key=lambda row: (sets[row.get("set")], row[PATIENT])))
 
 
-def results(path: Path) -> str:
-    """results.csv as it leaves."""
+def results(path: Path, configurations: Collection[str]) -> str:
+    """results.csv as it leaves: the rows of the configurations that do."""
     with naming(path):
         columns, rows = _rows(path)
         _check(columns, [{**row, **dict.fromkeys(OF_RESULTS, "")} for row in rows], set())
-        kept = [row for row in rows if all(_TEXT.fullmatch(row[column].replace("=", "-")) for column in OF_RESULTS)]
+        kept = [row for row in rows if row["configuration"] in configurations]
+        told = [row[column] for row in kept for column in ("branch", "status")]
+        if odd := next((text for text in told if text and not _TEXT.fullmatch(text)), None):
+            raise ValueError(f"{odd!r} is neither a branch nor a status")
         return _csv(columns, kept)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _identity(runs: Path, metrics: Path) -> str:
 # A sweep.
 
 
-def _stage_sweep(sweep: Path, staged: Staged, number_of: dict[str, str], *, model: bool) -> bool:
+def _stage_sweep(sweep: Path, staged: Staged, number_of: Mapping[leaves.Patient, str], *, model: bool) -> bool:
     """Whether it has networks in the zip."""
     home = make_private(staged.folder / sweep.name)
     for run in _folds([sweep]):
@@ -99,7 +99,8 @@ def _stage_sweep(sweep: Path, staged: Staged, number_of: dict[str, str], *, mode
     if (sweep / asked.NAME).exists():
         asked.read(sweep).write(home)  # its fields, and no others
     if (sweep / "results.csv").exists():
-        write_text(home / "results.csv", leaves.results(sweep / "results.csv"))
+        kept = {run.path.parent.name for run in _folds([sweep])}
+        write_text(home / "results.csv", leaves.results(sweep / "results.csv", kept))
     _stage_launches(sweep, home)
     staged.notes.append(_how_far(sweep))
     told = _verdict(sweep, staged, needed=model)

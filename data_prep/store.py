@@ -96,12 +96,12 @@ class Patient:
             whole = shards.mapped(self.folder / name)
         return self.array(name) if whole is None else whole
 
-    def has_myocardium(self) -> bool:
-        """Whether any labelled slice carries a label. Reads slices until one does."""
+    def has(self, label: int) -> bool:
+        """Whether any labelled slice carries this label. Reads slices until one does."""
         places = np.argwhere(self.array("labelled_TZ"))
         # From the middle of the heart outwards: end slices are the empty ones.
         places = places[np.argsort(abs(places[:, 1] - np.median(places[:, 1])))] if len(places) else places
-        return any(self._read("mask_TZYX", (int(t), int(z))).any() for t, z in places)
+        return any((self._read("mask_TZYX", (int(t), int(z))) == label).any() for t, z in places)
 
     def _read(self, name: str, where: Any) -> np.ndarray:
         with self._named(name):

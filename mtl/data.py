@@ -15,6 +15,8 @@ import numpy as np
 from data_prep import store
 from mtl.config import Config
 
+MYOCARDIUM = 1
+"""its label in every store"""
 SET_NAMES = ("validation", "test")
 
 
@@ -137,7 +139,7 @@ def load(path: Path, digest: str) -> Slices:
     images, masks, places, shapes = [], [], [], []
     for patient in opened.patients:
         image_TZYX, mask_TZYX, labelled_TZ = _whole(opened, patient)
-        if not mask_TZYX[labelled_TZ].any():
+        if not (mask_TZYX[labelled_TZ] == MYOCARDIUM).any():
             continue
         phase, level = np.nonzero(labelled_TZ)
         places.append(np.stack([np.full_like(phase, len(patients)), phase, level]))
@@ -220,12 +222,17 @@ def _first_of(subjects: Collection[str], slices: Slices, seed: int, fraction: fl
         place[subject] = (seen[stratum_of[subject]] + 0.5) / sizes[stratum_of[subject]]
         seen[stratum_of[subject]] += 1
     order = sorted(shuffled, key=lambda subject: place[subject])
-    return set(order[: round(fraction * len(order))])
+    return set(order[: _kept(fraction, len(order))])
+
+
+def _kept(fraction: float, patients: int) -> int:
+    """Of so many; half a patient is one where it would else be none."""
+    return round(fraction * patients) or int(fraction * patients >= 0.5)
 
 
 def labelled_patients(opened: store.Store) -> list[store.Patient]:
     """Those with myocardium in their labels. The others do not count."""
-    return [p for p in opened.patients if p.has_myocardium()]
+    return [p for p in opened.patients if p.has(MYOCARDIUM)]
 
 
 def check(opened: store.Store, configs: Iterable[Config], structures: int = 0) -> None:
@@ -242,13 +249,19 @@ def check(opened: store.Store, configs: Iterable[Config], structures: int = 0) -
         raise ValueError(f"store {opened.path}: images of {rows} x {columns}, wanted square ones; convert again")
     store.check_size(f"store {opened.path}: size", rows)
     labelled = labelled_patients(opened)
+    for label, structure in enumerate(opened.classes[2:], start=2):
+        if not any(patient.has(label) for patient in labelled):
+            raise ValueError(
+                f"store {opened.path}: names the {structure}, which no mask of it holds; convert again with labels for "
+                "what is drawn alone (--label)"
+            )
     subjects, strata = [p.subject for p in labelled], [p.stratum for p in labelled]
     for folds, protocol in dict.fromkeys((config.train.folds, config.protocol) for config in configs):
         sizes = Counter(fold_of_subjects(subjects, strata, folds, protocol.fold_seed).values())
         held_out = [sizes[k] + (sizes[(k + 1) % folds] if protocol.selection == "validation" else 0) for k in sizes]
         left = sizes.total() - max(held_out)
-        if round(protocol.train_fraction * left) < 1:
+        if not _kept(protocol.train_fraction, left):
             raise ValueError(
                 f"protocol.train_fraction is {protocol.train_fraction:g} of {left} training patients in a fold, which "
-                f"leaves none; wanted {math.ceil(100 / left) / 100:g} or more"
+                f"leaves none; wanted {math.ceil(50 / left) / 100:g} or more"
             )

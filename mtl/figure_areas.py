@@ -220,7 +220,7 @@ def ejection_fractions(others: Sequence[Sequence[Trained]]) -> Figure | None:
     """The same of the ejection fractions of both ventricles, %. others: of the structures after the first."""
     shown = [source for of_one in others if of_one[0].structure in VENTRICLES for source in sources(of_one)]
     found = [(f"{s.trained.structure}\n{s.title}", s, ejection_fraction(s.trained)) for s in shown]
-    return _agreement(found, "ejection fraction")
+    return _agreement(found, "EF")
 
 
 def _agreement(found: Sequence[tuple[str, Source, PerPatient]], what: str) -> Figure | None:
@@ -232,7 +232,7 @@ def _agreement(found: Sequence[tuple[str, Source, PerPatient]], what: str) -> Fi
     for k, (ax, (title, source, of_one), pair) in enumerate(zip(axes, found, pairs, strict=True)):
         said = _bland_altman(ax, *pair, source.kind, unit)
         if of_one.unknown:
-            said += f"\n{of_one.unknown} left out: slice spacing or phases unknown"
+            said += f"\n{of_one.unknown} left out"
         if missed := len(of_one.true_P) - len(pair[0]):
             said += f"\n{missed} without a measured one"
         ax.set_title(f"{title}\n{said}", fontsize=TEXT_PT)

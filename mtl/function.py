@@ -28,7 +28,8 @@ class PerPatient:
     measured_P: dict[str, np.ndarray]
     """by source, as in Trained.sources; NaN where what was measured gives none"""
     unknown: int
-    """patients left out, since their store does not say how far slices lie apart, or where ED and ES are"""
+    """patients left out: their store does not say how far slices lie apart, or where ED and ES are, or the structure is
+    not drawn there"""
 
     def times(self, factor: float, unit: str) -> "PerPatient":
         measured_P = {name: factor * value_P for name, value_P in self.measured_P.items()}

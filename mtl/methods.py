@@ -41,7 +41,8 @@ def paragraph(trained: Sequence[Trained]) -> str:
         _network(trained),
         _training(trained),
         _protocol(trained),
-        "The two-dimensional results were stacked and the largest component (26-connected) was kept [1].",
+        f"The two-dimensional results were stacked and the largest component{_of_each(trained)} (26-connected) was "
+        "kept [1].",
         "Dice and Jaccard index, surface distances and Hausdorff distance were computed over the slices of a volume "
         "that carry a gold standard, areas per slice.",
         f"Intervals of means hold 99 % ({statistics.RESAMPLES} bootstrap resamples of whole patients, studentised "
@@ -91,6 +92,10 @@ def _structures(trained: Sequence[Trained]) -> str:
     return f"the {', '.join(first)} and {last}" if first else f"the {last}"
 
 
+def _of_each(trained: Sequence[Trained]) -> str:
+    return " of each structure" if len(trained[0].structures) > 1 else ""
+
+
 def _training(trained: Sequence[Trained]) -> str:
     epochs, lr = _each(trained, lambda c: c.train.epochs), _each(trained, lambda c: c.optim.lr)
     decay, batch = _each(trained, lambda c: c.optim.decay), _each(trained, lambda c: c.train.batch_size)
@@ -103,7 +108,7 @@ def _training(trained: Sequence[Trained]) -> str:
         f"rate of {lr}, times {decay} after every epoch, in batches of {batch} slices. Each image was seen as it is "
         f"and in {copies} random rotations (up to {angle} degrees) and translations (up to {shift} of the image size). "
         f"Grey levels were normalised by {_each(trained, lambda c: c.train.normalisation)}."
-        + (f" For the two tasks {weighed}." if weighed else "")
+        + (f" For the {'two' if len(trained[0].structures) == 1 else 'all'} tasks {weighed}." if weighed else "")
         + _added_dice(trained)
     )
 

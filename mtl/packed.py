@@ -16,8 +16,11 @@ if all of it is whole and nothing is in it that the packer does not write. No to
 import os
 import re
 import shutil
+import signal
 import stat
+import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,7 +68,7 @@ def opened(path: Path) -> Iterator[Path]:
         yield path
         return
     file, inside = found
-    with tempfile.TemporaryDirectory(prefix="branchpoint-") as scratch:
+    with _ended_in_order(), tempfile.TemporaryDirectory(prefix="branchpoint-") as scratch:
         folder = Path(scratch).resolve()
         _unpack(file, folder)
         try:
@@ -74,6 +77,28 @@ def opened(path: Path) -> Iterator[Path]:
             if str(folder) not in str(error):
                 raise
             raise ValueError(str(error).replace(str(folder), str(file))) from None
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM leaves nothing unpacked behind, unless somebody else looks after it already."""
+    free = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if free:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if free:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def opened_sweep(path: Path) -> Iterator[Path]:
+    """As opened(); of a whole zip that holds one sweep, the sweep's folder, in which its verdict lies."""
+    with opened(path) as runs:
+        is_whole = path.is_file()
+        sweeps = [child for child in runs.iterdir() if child.is_dir()] if is_whole else []
+        yield sweeps[0] if len(sweeps) == 1 else runs
 
 
 @contextmanager
@@ -124,10 +149,10 @@ def _unpack(file: Path, folder: Path) -> None:
         raise _damaged(file, error, again) from None
     if not entries or min(entry.header_offset for entry in entries):  # of half a zip a network's own end is found
         raise _damaged(file, ValueError("its end is missing"), again)
-    if wrong := _wrong(entries) or _no_room(entries, folder):
-        raise ValueError(
-            f"{file}: {wrong}; {again if 'free' not in wrong else 'make room, or set TMPDIR to elsewhere'}"
-        )
+    if wrong := _wrong(entries):
+        raise ValueError(f"{file}: {wrong}; {again}")
+    if full := _no_room(entries, folder):
+        raise ValueError(f"{file}: {full}; make room, or set TMPDIR to elsewhere")
     try:
         with zipfile.ZipFile(file) as packed:
             for entry in entries:

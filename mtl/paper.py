@@ -103,6 +103,7 @@ def protocol(trained: Sequence[Trained]) -> list[Item]:
     learned = [config for config in configs if config.weighting.kind == "learned" and config.model.branch != "none"]
     return [
         Item("data", "lvsc", here([fold.get("source", "?") for fold in facts])),
+        Item("structures", "myocardium", here([", ".join(one.structures) for one in trained])),
         Item("patients, volumes, slices", f"{PATIENTS}, {VOLUMES}, {SLICES}", here(counts)),
         Item("image size, pixels", "192 x 192", here(sizes)),
         Item("pixel spacing, mm", "1.5625 x 1.5625", here(spacings)),

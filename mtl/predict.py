@@ -118,10 +118,10 @@ class Prediction:
 
 
 def _without(probability_ATZYX: np.ndarray, where_TZYX: np.ndarray) -> np.ndarray:
-    """Probabilities of the same pixels, there cut down until none of the structures is the likeliest answer: not to 0,
-    since they are interpolated on their way to the images' own pixels."""
+    """Probabilities of the same pixels, there cut down until none of the structures is the likeliest answer: by more
+    than sums round, and not to 0, since they are interpolated on their way to the images' own pixels."""
     none_TZYX = 1 - probability_ATZYX.sum(axis=0)
-    most_TZYX = (probability_ATZYX.max(axis=0) + none_TZYX) / 2
+    most_TZYX = (probability_ATZYX.max(axis=0) + none_TZYX) / 2 - 1e-6
     return np.asarray(np.where(where_TZYX, np.minimum(probability_ATZYX, most_TZYX), probability_ATZYX))
 
 

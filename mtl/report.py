@@ -177,9 +177,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         with ExitStack() as unpacked:
-            page = report(
-                [unpacked.enter_context(packed.opened(run)) for run in args.runs], args.out or _beside(args.runs[0])
-            )
+            runs = [unpacked.enter_context(packed.opened_sweep(run)) for run in args.runs]
+            page = report(runs, args.out or _beside(args.runs[0]))
     except (OSError, ValueError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

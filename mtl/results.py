@@ -89,10 +89,10 @@ class Trained:
     folds: tuple[RunFolder, ...]
     volumes: Volumes
     areas: Areas
-    structure: str = MYOCARDIUM
-    """whose volumes and areas these are"""
     label: str = ""
     """what tells it from the others of the same report"""
+    structure: str = MYOCARDIUM
+    """whose volumes and areas these are"""
 
     @property
     def regresses(self) -> bool:
@@ -208,7 +208,7 @@ def _trained(folder: Path, structure: str) -> Trained:
             raise ValueError(
                 f"{fold.path}: another configuration than its siblings'; remove it and run the sweep again"
             )
-    return Trained(folder, config, folds, *_measured(folds, structure), structure)
+    return Trained(folder, config, folds, *_measured(folds, structure), structure=structure)
 
 
 def _config(path: Path) -> Config:

@@ -23,17 +23,18 @@ NAMES = {
     "ahd_mm": "average Hausdorff distance, mm",
     "hd_mm": "Hausdorff distance, mm",
 }
+LEFT_OUT = "Left out: patients whose slice spacing or phases are unknown, or in whom nothing is drawn there."
 PHASE_NAMES = {"ED": "end-diastole", "ES": "end-systole", "all": "all phases"}
 
 
 def all_of(trained: Sequence[Trained], others: Sequence[Sequence[Trained]] = ()) -> list[Table]:
     """Every table, in the report's order. others: the same configurations as of the structures after the first."""
-    measured = [make(trained) for make in (table1, table2, means, differences, agreement)]
-    for of_one in others:
-        found = [make(of_one) for make in (table1, table2, means, differences, agreement)]
+    measured = []
+    for of_one in (trained, *others):
         structure = of_one[0].structure
-        titles = [table.title if structure in table.title else f"{table.title}: {structure}" for table in found]
-        measured += [replace(table, title=title) for table, title in zip(found, titles, strict=True)]
+        for table in (make(of_one) for make in (table1, table2, means, differences, agreement)):
+            is_told = not others or structure in table.title
+            measured.append(table if is_told else replace(table, title=f"{table.title}: {structure}"))
     measured += [mass(trained), *([ventricles(others)] if others else [])]
     selected = selection_note(trained)
     measured = [replace(table, notes=(*table.notes, selected)) for table in measured if table.rows]
@@ -190,7 +191,7 @@ def agreement(trained: Sequence[Trained]) -> Table:
 def mass(trained: Sequence[Trained]) -> Table:
     """Left-ventricular myocardial mass at end-diastole: bias and 95 % limits of agreement (Bland-Altman), g."""
     rows = [row for one in trained for row in _agreements(one, mass_of(one))]
-    notes = ("Area times slice spacing over the labelled slices, times 1.05 g/ml. Not in the paper.",)
+    notes = ("Area times slice spacing over the labelled slices, times 1.05 g/ml. Not in the paper.", LEFT_OUT)
     head = ("source", *_agreement_head("g"))
     return Table("Mass of the left ventricle at end-diastole", head, tuple(rows), notes)
 
@@ -211,6 +212,7 @@ def ventricles(others: Sequence[Sequence[Trained]]) -> Table:
     notes = (
         "Area times slice spacing over the labelled slices; EF: (EDV - ESV) / EDV, of the patients with both phases. "
         "Bias and 95 % limits of agreement (Bland-Altman) of measured minus true. Not in the paper.",
+        LEFT_OUT,
     )
     head = ("ventricle", "what", "source", *_agreement_head(""))
     return Table("Volumes and ejection fractions of the ventricles", head, tuple(rows), notes)
@@ -227,7 +229,7 @@ def _agreements(one: Trained, found: PerPatient) -> list[tuple[str, ...]]:
     for source in found.measured_P:
         true_P, measured_P = found.known(source)
         missed = len(found.true_P) - len(true_P)
-        count = str(len(true_P)) + (f" ({found.unknown} of unknown slice spacing or phases)" if found.unknown else "")
+        count = str(len(true_P)) + (f" ({found.unknown} left out)" if found.unknown else "")
         count += f" ({missed} without a measured one)" if missed else ""
         told = ("-", "-", "-")
         if len(true_P) >= 2:

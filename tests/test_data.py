@@ -155,8 +155,8 @@ def test_a_store_that_lost_a_file_is_not_taken_for_background(store_path: Path, 
 def test_a_fraction_that_leaves_no_patient_is_refused_beforehand(store_path: Path, slices: Slices) -> None:
     """Of five patients in five folds three train; of a tenth of them nobody would."""
     opened = store.open(store_path)
-    data.check(opened, [Config(protocol=Protocol(train_fraction=0.34))])
-    with pytest.raises(ValueError, match=r"train_fraction is 0.1 of 3 training patients .* none; wanted 0.34 or more"):
+    data.check(opened, [Config(protocol=Protocol(train_fraction=0.17))])
+    with pytest.raises(ValueError, match=r"train_fraction is 0.1 of 3 training patients .* none; wanted 0.17 or more"):
         data.check(opened, [Config(), Config(protocol=Protocol(train_fraction=0.1))])
     with pytest.raises(ValueError, match="leaves no patient to train on"):
         data.folds_of(slices, 5, 0, "validation", 0.1)

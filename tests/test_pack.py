@@ -3,9 +3,13 @@
 import csv
 import io
 import json
+import os
 import re
+import shutil
 import signal
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -31,6 +35,7 @@ from tests.reporting import write_runs
 
 CONFIG = Config("0" * 64, Model(width=1), Train(folds=3, epochs=2, device="cpu"), protocol=Protocol(selection="test"))
 CONFIGS = (CONFIG, replace(CONFIG, model=Model(branch="none", width=1)))
+ROOT = Path(__file__).resolve().parent.parent
 KEY = "DET0000{}"
 SECRETS = ("DET0000", "erika", "/lab/", "node17", "778899", "Mustermann", "nobody", "secret")
 OLD = ("config.yaml", "epochs.jsonl", "usage.jsonl", "volumes.csv", "slices.csv", "DONE")
@@ -237,10 +242,11 @@ def test_the_report_has_the_same_tables(made: Path, sweep: Path, tmp_path: Path)
     assert report.main([str(zip_)]) == 0
     assert (tmp_path / "out-report" / "tables.md").read_bytes() == contents(made)["study/report/tables.md"]
     assert report.main([f"{zip_}/study", "--out", str(tmp_path / "named")]) == 0
-    page = (tmp_path / "named" / "report.html").read_text()
-    assert "<h2>Tables</h2>" in page
-    assert verdict.read(sweep).answer in page
-    assert str(tmp_path / "tmp") not in page
+    for page in (tmp_path / "named", tmp_path / "out-report"):
+        told = (page / "report.html").read_text()
+        assert "<h2>Tables</h2>" in told
+        assert verdict.read(sweep).answer in told
+        assert str(tmp_path / "tmp") not in told
 
 
 def test_the_mirror_has_the_same_runs_and_has_them_once(made: Path, sweep: Path, tmp_path: Path) -> None:
@@ -433,3 +439,44 @@ def test_columns_that_are_new_leave_with_their_numbers_and_structures_with_their
     number = {row["new_mm"]: row["patient"] for row in rows(left)}
     assert sorted(left.replace(number["0.1"], "DET1").replace(number["1e-3"], "DET2")) == sorted(text)
     assert {number["0.1"], number["1e-3"]} == {"P001", "P002"}
+
+
+def test_two_stores_may_call_two_people_alike(sweep: Path, tmp_path: Path) -> None:
+    """Keys are P001, P002, ... in every store of a user's own."""
+    runs = tmp_path / "runs"
+    for name in ("first", "second"):
+        shutil.copytree(sweep, runs / name)
+    for path in (runs / "second").rglob("config.yaml"):
+        path.write_text(path.read_text().replace("0" * 64, "1" * 64))
+    assert pack.main([str(runs), str(tmp_path / "out.zip")]) == 0
+    found = {}
+    with packed.opened(tmp_path / "out.zip") as unpacked:
+        for name in ("first", "second"):
+            tables_of_it = (path.read_text().splitlines() for path in (unpacked / name).rglob("slices.csv"))
+            found[name] = {row["patient"] for table in tables_of_it for row in csv.DictReader(table)}
+    assert len(found["first"]) == len(found["second"]) == 6
+    assert not found["first"] & found["second"]
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from mtl import packed
+with packed.opened(Path(sys.argv[1])):
+    print("open", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_reader_that_is_terminated_leaves_nothing_unpacked(made: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    command = [sys.executable, "-c", WAITING, str(made)]
+    temporary = os.environ | {"TMPDIR": str(own)}
+    with subprocess.Popen(command, env=temporary, cwd=ROOT, stdout=subprocess.PIPE, text=True) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "open\n"
+        assert list(own.iterdir())
+        reader.terminate()
+        assert reader.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list(own.iterdir()) == []
