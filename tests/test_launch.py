@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from data_prep.files import locked
 from mtl.runfolder import RunFolder
+from tests.one_ray import Launch, launches
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
@@ -42,10 +43,13 @@ def results(sweep_folder: Path) -> dict[str, dict[str, str]]:
     return {row["configuration"]: row for row in rows}
 
 
-def command(*extra: str) -> list[str]:
+def settings(*extra: str) -> list[str]:
     """Later settings win, sweep= too; the winner's models are left out, but for test_privacy.py."""
-    settings = {word.partition("=")[0]: word for word in (*TINY, "tracking.models=false", *extra)}
-    return [sys.executable, str(ROOT / "cluster" / "launch.py"), *settings.values()]
+    return [*{word.partition("=")[0]: word for word in (*TINY, "tracking.models=false", *extra)}.values()]
+
+
+def command(*extra: str) -> list[str]:
+    return [sys.executable, str(ROOT / "cluster" / "launch.py"), *settings(*extra)]
 
 
 def launch(folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -78,6 +82,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_mirror(tmp_path_factory: pytest.TempPathFactory) -> str:
     """For other runs folders than `finished` has: MLflow takes three seconds to make a database."""
     return f"tracking.uri=sqlite:///{tmp_path_factory.mktemp('mirror')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Launch]:
+    """The launcher in this process."""
+    with launches(settings) as launched:
+        yield launched
 
 
 @pytest.fixture(scope="module")
@@ -271,11 +282,11 @@ def ends_as_asked(process: subprocess.Popen[str], ask: Callable[[], None]) -> No
 
 @pytest.mark.usefixtures("finished")
 def test_a_failed_fold_is_said_and_tried_again_and_the_papers_selection_is_labelled(
-    home: Path, other_mirror: str
+    home: Path, other_mirror: str, here: Launch
 ) -> None:
     extra = ("train.epochs=1", "model.branch=up3", "protocol.selection=test", "runs=runs-failing", other_mirror)
     name = next(p.name for p in (home / "runs" / "branch_location").glob("branch-up3-*"))
-    done = launch(home, *extra)
+    done = here(home, *extra)
     assert done.returncode == 0
     assert "On made-up patients, trained briefly, best epoch chosen on the test fold as in the paper:" in done.stdout
     assert "best Dice on the test folds" in done.stdout
@@ -286,13 +297,13 @@ def test_a_failed_fold_is_said_and_tried_again_and_the_papers_selection_is_label
     (fold.path / "DONE").unlink()
     whole = fold.last.read_bytes()
     fold.last.write_bytes(whole[:500])
-    failed = launch(home, *extra)
+    failed = here(home, *extra)
     assert failed.returncode == 1
     assert fold.outcome() == "FAILED"
     assert "last.pt: damaged" in failed.stdout
     assert "up3" in failed.stdout
     fold.last.write_bytes(whole)
-    mended = launch(home, *extra)
+    mended = here(home, *extra)
     assert mended.returncode == 0, mended.stdout + mended.stderr
     assert fold.outcome() == "DONE"
 
@@ -315,12 +326,12 @@ def test_a_tracking_server_that_is_not_there_is_one_line_before_anything_is_trai
 
 
 @pytest.mark.usefixtures("finished")
-def test_above_the_limit_it_asks_and_without_a_yes_what_there_was_stays(home: Path) -> None:
+def test_above_the_limit_it_asks_and_without_a_yes_what_there_was_stays(home: Path, here: Launch) -> None:
     fold = folds(home / "runs")[f"{next((home / 'runs' / 'branch_location').glob('branch-up1-*')).name}/fold_1"]
     done = (fold.path / "DONE").read_text()
     (fold.path / "DONE").write_text(json.dumps({**json.loads(done), "code": "older"}))
     try:
-        refused = launch(home, "train.epochs=2", "same_code=true", "confirm_above_hours=0")
+        refused = here(home, "train.epochs=2", "same_code=true", "confirm_above_hours=0")
         assert refused.returncode == 2
         assert f"{fold.path.parent.name}/fold_1: trained with code older: trained again" in refused.stdout
         assert re.search(r"this sweep will take about .* 1 folds to train", refused.stdout)
