@@ -108,7 +108,7 @@ def _training(trained: Sequence[Trained]) -> str:
         f"rate of {lr}, times {decay} after every epoch, in batches of {batch} slices. Each image was seen as it is "
         f"and in {copies} random rotations (up to {angle} degrees) and translations (up to {shift} of the image size). "
         f"Grey levels were normalised by {_each(trained, lambda c: c.train.normalisation)}."
-        + (f" For the {'two' if len(trained[0].structures) == 1 else 'all'} tasks {weighed}." if weighed else "")
+        + (f" For {'the two' if len(trained[0].structures) == 1 else 'all'} tasks {weighed}." if weighed else "")
         + _added_dice(trained)
     )
 
