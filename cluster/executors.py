@@ -81,7 +81,9 @@ def local_ray(bounded: bool = False) -> Iterator[Path]:
             handle.write(secrets.token_hex(32))
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
         import ray
+        from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
+        AuthenticationTokenLoader.instance().reset_cache()  # it keeps the first token that a process has read
         tune = threading.Thread(target=search.prepare, daemon=True)
         tune.start()  # beside ray.init, which only waits for its daemons
         try:
