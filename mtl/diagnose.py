@@ -7,8 +7,8 @@ its batches, the gradients of both weighted losses of eq. (5) are taken with res
     grad_norm_ratio    |weight_reg grad L_area| / |weight_seg grad L_seg|; above 1 the areas lead
 
 (L_area: of several structures the weighted sum) over the whole shared part, and of each of its levels as
-`grad_cosine_down1`, ... (UNet.shared). Nothing that is trained changes. It costs as much as
-two steps, so under 3 % of an epoch of 70 batches; the paper's has 4,000.
+`grad_cosine_down1`, ... (UNet.shared). Nothing that is trained changes. It costs about as
+much as a step (0.9 to 1.3): under 3 % of an epoch of 45 batches or more; the paper's has 4,000.
 
 Source of the cosine as a measure of conflict: Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020.
 """
