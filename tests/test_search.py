@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -209,5 +208,5 @@ def test_the_benchmark_of_trials_trains_the_same_folds_with_trials_and_without(
 
 
 def test_the_makespan_is_measured_beside_list_scheduling(scratch: Path) -> None:
-    row = makespan.run(scratch, configurations=2, slots=3, mean_s=0.2)
-    assert re.search(r"makespan of 10 uneven folds on 3 slots: [\d.]+ s, [\d.]+ of list scheduling's", row)
+    row = makespan.run(scratch, configurations=2, slots=3, mean_s=0.2, rounds=1)
+    assert row.ours[0] >= row.beside[0].values[0] > 0

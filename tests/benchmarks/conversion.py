@@ -14,11 +14,9 @@ import json
 import logging
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -31,6 +29,7 @@ import SimpleITK as sitk
 from data_prep import convert, grid, inventory, phantom
 from data_prep.readers import lvsc
 from data_prep.readers.found import Options
+from tests.benchmarks.rows import Beside, Row, interleaved, seconds
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SPACING_MM, SIZE = grid.SPACING_MM, grid.SIZE
@@ -59,34 +58,8 @@ MONAI: dict[str, dict[str, Any]] = {
     "MONAI, ITKReader": {"reader": "ITKReader"},
 }
 """How a user may set it up; the second is for those who know that private tags cost most of the time."""
-
-
-def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
-
-
-def interleaved(
-    ways: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: bool = True
-) -> dict[str, list[float]]:
-    """What each way measures, in turn, so that a busy minute falls on all; each round begins with another one."""
-    measured: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + warm_up):
-        first = number % len(ways)
-        for name in [*ways][first:] + [*ways][:first]:
-            measured[name].append(ways[name]())
-    return {name: values[warm_up:] for name, values in measured.items()}
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median, smallest and largest."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Round by round."""
-    return [a / b for a, b in zip(above, below, strict=True)]
+SIMPLEITK, BYTES = "SimpleITK per slice", "reading the bytes"
+WANTED: dict[str, float] = {SIMPLEITK: 3, "MONAI, PydicomReader": 8, "MONAI, ITKReader": 8}
 
 
 def cases_of(raw: Path) -> dict[str, list[Files]]:
@@ -192,17 +165,12 @@ def read_bytes(files: Files) -> None:
             path.read_bytes()
 
 
-def against_peers(name: str, raw: Path, rounds: int) -> str:
-    """The rows: ms a slice, ours and each peer's, and how many times ours that is."""
+def against_peers(name: str, raw: Path, rounds: int) -> Row:
+    """ms a slice."""
     slices = [files for case in cases_of(raw).values() for files in case]
-    peers: dict[str, Callable[[Files], object]] = {"SimpleITK per slice": by_simpleitk, "reading the bytes": read_bytes}
+    masks = sum(files.mask is not None for files in slices)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # as ours; no slower on such small images
-    rows = []
-    for peer, setting in MONAI.items():
-        try:
-            peers[peer] = by_monai(**setting)
-        except ImportError as error:
-            rows.append(f"  {peer}: not measured, {error.name} is not installed")
+    peers, missing = _peers()
 
     def each(peer: Callable[[Files], object]) -> None:
         for files in slices:
@@ -213,13 +181,20 @@ def against_peers(name: str, raw: Path, rounds: int) -> str:
         ways = {"ours": lambda: seconds(lambda: convert.convert(raw, next(stores)))}
         ways |= {peer: partial(seconds, partial(each, work)) for peer, work in peers.items()}
         ms = {way: [1000 * s / len(slices) for s in measured] for way, measured in interleaved(ways, rounds).items()}
-    count = f"{len(slices)} slices, {sum(files.mask is not None for files in slices)} masks"
-    head = f"conversion, {name}, {count}: ours {spread(ms['ours'])} ms a slice, {rounds} rounds"
-    wanted = {"SimpleITK per slice": "; wanted 3", "reading the bytes": ""}
-    for peer in peers:
-        times = spread(ratios(ms[peer], ms["ours"]))
-        rows.append(f"  {peer}: {spread(ms[peer])} ms, {times} times ours{wanted.get(peer, '; wanted 8')}")
-    return "\n".join([head, *rows])
+    beside = [Beside(peer, ms[peer], WANTED.get(peer), floor=peer == BYTES) for peer in peers]
+    return Row(f"conversion, {name}, {len(slices)} slices, {masks} masks", "ms a slice", ms["ours"], beside + missing)
+
+
+def _peers() -> tuple[dict[str, Callable[[Files], object]], list[Beside]]:
+    """Those that are installed, and those that are not."""
+    peers: dict[str, Callable[[Files], object]] = {SIMPLEITK: by_simpleitk}
+    missing = []
+    for peer, setting in MONAI.items():
+        try:
+            peers[peer] = by_monai(**setting)
+        except ImportError as error:
+            missing.append(Beside(peer, missing=f"{error.name} is not installed"))
+    return peers | {BYTES: read_bytes}, missing
 
 
 def link_copies(raw: Path, folder: Path, patients: int) -> int:
@@ -242,24 +217,21 @@ def converted(raw: Path, workers: int = 1, on: str | None = None) -> float:
         return seconds(lambda: convert.convert(raw, Path(home) / "store.zarr", workers=workers))
 
 
-def two_workers(few: int, many: int, slices: int, phases: int, rounds: int, on: str | None = None) -> str:
-    """The row: slices/s of one and of two, from what `many` patients take longer than `few`: no start is in it."""
+def two_workers(few: int, many: int, slices: int, phases: int, rounds: int, on: str | None = None) -> Row:
+    """slices/s of one and of two, from what `many` patients take longer than `few`: no start is in it."""
     with tempfile.TemporaryDirectory(dir=on) as home:
         raw, small, large = (Path(home) / name for name in ("raw", "few", "many"))
         phantom.make(raw, min(few, 5), slices, phases, seed=0)
         more = link_copies(raw, large, many) - link_copies(raw, small, few)
-        ways = {str(n): (lambda n=n: (converted(large, n, on) - converted(small, n, on)) / more) for n in (1, 2)}
-        measured = interleaved(ways, rounds, warm_up=False)
-    rates = {way: statistics.median(1 / s for s in taken) for way, taken in measured.items()}
-    times = spread(ratios(measured["1"], measured["2"]))
-    return (
-        f"conversion, two workers, {on or 'disk'}, {more} slices beyond their start: {rates['2']:.0f} slices/s, "
-        f"one {rates['1']:.0f}, ratio {times}, {rounds} rounds; wanted 1.8"
-    )
+        ways = {str(n): (lambda n=n: more / (converted(large, n, on) - converted(small, n, on))) for n in (1, 2)}
+        rate = interleaved(ways, rounds, warm_up=False)
+    where = "files in memory" if on else "disk"
+    name = f"conversion by two workers, {where}, {more} slices beyond their start"
+    return Row(name, "slices/s", rate["2"], [Beside("one worker", rate["1"], wanted=1.8)], rate=True)
 
 
-def linearity(few: int, many: int, slices: int, phases: int, rounds: int) -> str:
-    """The rows: ms a slice of many patients over that of few, and the peak memory of a process of its own."""
+def linearity(few: int, many: int, slices: int, phases: int, rounds: int) -> Iterator[Row]:
+    """ms a slice of many patients over that of few, and the peak memory of a process of its own."""
     with tempfile.TemporaryDirectory() as home:
         raw, long = Path(home) / "raw", Path(home) / "long"
         phantom.make(raw, min(few, 5), slices, phases, seed=0)
@@ -274,13 +246,11 @@ def linearity(few: int, many: int, slices: int, phases: int, rounds: int) -> str
 
         ms = interleaved({str(n): partial(ms_a_slice, n) for n in (few, many)}, rounds, warm_up=False)
         _, peak_long_MB = alone(raw, long)
-    growth = spread(ratios(ms[str(many)], ms[str(few)]))
-    return (
-        f"conversion, {many} patients against {few}, {slices * phases} slices each: {spread(ms[str(many)])} and "
-        f"{spread(ms[str(few)])} ms a slice, ratio {growth}, {rounds} rounds; wanted within 10 %\n"
-        f"  peak memory of a process: {max(peaks[str(many)]):.0f} and {max(peaks[str(few)]):.0f} MB, "
-        f"one patient of {16 * slices * phases} slices {peak_long_MB:.0f} MB; wanted below 1000"
-    )
+    name = f"conversion of {many} patients, {slices * phases} slices each"
+    yield Row(name, "ms a slice", ms[str(many)], [Beside(f"{few} patients", ms[str(few)], wanted=0.9)])
+    note = f"one patient of {16 * slices * phases} slices: {peak_long_MB:.0f} MB"
+    few_MB = Beside(f"{few} patients", peaks[str(few)])
+    yield Row(f"{name}: a process's peak memory", "MB", peaks[str(many)], [few_MB], wanted=1000, note=note)
 
 
 def alone(warm: Path, raw: Path) -> tuple[float, float]:
@@ -297,21 +267,21 @@ def peak_memory_MB() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
-def rows(rounds: int = 5) -> Iterator[str]:
+def rows(rounds: int = 5) -> Iterator[Row]:
     """All of it."""
     with tempfile.TemporaryDirectory() as home:
         raw = Path(home) / "raw"
         phantom.make(raw, patients=2, slices=10, phases=20, seed=0)
-        yield against_peers("phantom", raw, rounds)
+        yield against_peers("the phantom's files", raw, rounds)
         folder = os.environ.get("BRANCHPOINT_REAL_DATA")
         if not folder:
-            yield "conversion, real files: not measured, BRANCHPOINT_REAL_DATA names no folder"
+            yield Row("conversion, real files", "", (), missing="BRANCHPOINT_REAL_DATA names no folder")
         else:
-            name = real_case(Path(folder), Path(home) / "real")
-            yield against_peers(name, Path(home) / "real", rounds)
+            real_case(Path(folder), Path(home) / "real")
+            yield against_peers("a real case", Path(home) / "real", rounds)
     for on in (None, MEMORY) if Path(MEMORY).is_dir() else (None,):
-        yield two_workers(few=5, many=105, slices=10, phases=10, rounds=rounds, on=on)
-    yield linearity(few=10, many=100, slices=6, phases=5, rounds=rounds)
+        yield two_workers(few=5, many=65, slices=10, phases=10, rounds=rounds, on=on)
+    yield from linearity(few=10, many=100, slices=6, phases=5, rounds=rounds)
 
 
 if __name__ == "__main__":

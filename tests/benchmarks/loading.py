@@ -8,7 +8,6 @@ rate. How fast single slices come through zarr alone, and the slices of a traini
 told beside it.
 """
 
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,8 @@ import numpy as np
 
 from data_prep import store
 from mtl import data
-from tests.benchmarks.conversion import ROOT, interleaved, ratios, seconds, spread
+from tests.benchmarks.conversion import ROOT
+from tests.benchmarks.rows import Beside, Row, interleaved, seconds
 
 SIZE, SPACING_MM = (192, 192), (1.5625, 1.5625)
 STORE, PARTS, WHOLE = "store.zarr", "parts", "whole.npy"
@@ -64,6 +64,9 @@ WAYS: dict[str, Callable[[Path], list[np.ndarray]]] = {
 }
 
 
+FLOOR = "floor"
+
+
 def alone(way: str, home: Path) -> float:
     """Seconds of a way in a process of its own, imports left out."""
     command = [sys.executable, "-m", "tests.benchmarks.loading", way, str(home)]
@@ -78,18 +81,15 @@ def single_slices(home: Path, count: int) -> float:
     return count / seconds(lambda: [arrays[p][int(t), int(z)] for p, t, z in places])
 
 
-def _rows(where: str, size: int, measured: dict[str, list[float]]) -> Iterator[str]:
-    """MB/s of each way, and ours over np.load's."""
+def _row(name: str, size: int, measured: dict[str, list[float]], floor: list[float]) -> Row:
+    """MB/s of each way, from its seconds."""
     rates = {way: [size / 1e6 / s for s in taken] for way, taken in measured.items()}
-    yield f"loading {size / 1e6:.0f} MB, {where}: ours {statistics.median(rates['ours']):.0f} MB/s"
-    for peer in [way for way in rates if way != "ours"]:
-        yield (
-            f"  {peer}: {statistics.median(rates[peer]):.0f} MB/s, ours {spread(ratios(rates['ours'], rates[peer]))} "
-            f"of it, {len(rates[peer])} rounds; wanted 0.5"
-        )
+    beside = [Beside(peer, rates[peer], wanted=0.5) for peer in WAYS if peer != "ours"]
+    floors = [Beside("reading the bytes", [size / 1e6 / s for s in floor], floor=True)] if floor else []
+    return Row(f"loading {size / 1e6:.0f} MB, {name}", "MB/s", rates["ours"], beside + floors, rate=True)
 
 
-def _beside(home: Path, patients: int, size: int, rounds: int) -> Iterator[str]:
+def _beside(home: Path, patients: int, size: int, rounds: int) -> Iterator[Row]:
     """Rows that nothing is held against."""
     digest = store.open(home / STORE).digest
     ways: dict[str, Callable[[], float]] = {
@@ -98,20 +98,25 @@ def _beside(home: Path, patients: int, size: int, rounds: int) -> Iterator[str]:
         "training": lambda: size / 1e6 / seconds(lambda: data.load.__wrapped__(home / STORE, digest)),
     }
     measured = interleaved(ways, rounds)
-    yield f"  opening the store: {spread(measured['opening'])} ms a patient"
-    yield f"  single slices through zarr alone: {statistics.median(measured['slices']):.0f} slices/s"
-    yield f"  slices of a training, digests checked: {statistics.median(measured['training']):.0f} MB/s"
+    yield Row(f"opening a store of {patients} patients", "ms a patient", measured["opening"])
+    yield Row("single slices through zarr alone", "slices/s", measured["slices"], rate=True)
+    yield Row("slices of a training, digests checked", "MB/s", measured["training"], rate=True)
 
 
-def rows(patients: int = 20, slices: int = 12, phases: int = 20, rounds: int = 5) -> Iterator[str]:
+def read_bytes(home: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((home / PARTS).iterdir())]
+
+
+def rows(patients: int = 20, slices: int = 12, phases: int = 20, rounds: int = 5) -> Iterator[Row]:
     """All of it."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         size = make(home, patients, slices, phases)
-        warm = {name: partial(seconds, partial(way, home)) for name, way in WAYS.items()}
-        yield from _rows("one process", size, interleaved(warm, rounds))
+        warm = {name: partial(seconds, partial(way, home)) for name, way in {**WAYS, FLOOR: read_bytes}.items()}
+        measured = interleaved(warm, rounds)
+        yield _row("one process", size, measured, measured.pop(FLOOR))
         cold = {name: partial(alone, name, home) for name in WAYS}
-        yield from _rows("a process each", size, interleaved(cold, rounds, warm_up=False))
+        yield _row("a process each", size, interleaved(cold, rounds, warm_up=False), [])
         yield from _beside(home, patients, size, rounds)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mtl import metrics
-from tests.benchmarks.conversion import interleaved, ratios, seconds, spread
+from tests.benchmarks.rows import interleaved, ratios, seconds, spread
 
 SHAPE_ZYX, SPACING_MM = (12, 192, 192), (8.0, 1.5625, 1.5625)
 REPEATS = 10

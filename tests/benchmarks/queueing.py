@@ -10,6 +10,7 @@ import random
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from unittest.mock import patch
@@ -23,6 +24,7 @@ from cluster.worker import FoldJob
 from data_prep.files import make_private
 from mtl.config import Config
 from mtl.runfolder import RunFolder
+from tests.benchmarks.rows import Row
 
 FOLDS = 5
 STEP_S = 5.0
@@ -89,8 +91,8 @@ class Trials:
             Place(str(self.home)).start(f"c{n}", folds)
 
 
-def run(configurations: int, gpus: int) -> str:
-    """The row."""
+def run(configurations: int, gpus: int) -> Iterator[Row]:
+    """Of a whole sweep that is simulated."""
     with tempfile.TemporaryDirectory() as folder:
         home, model = make_private(Path(folder) / "sweep"), Model(gpus)
         trials = Trials(home, Config("d"), list(range(configurations)), concurrent=gpus // FOLDS + 2)
@@ -108,13 +110,11 @@ def run(configurations: int, gpus: int) -> str:
                 seconds, steps = seconds + time.process_time() - begin, steps + 1
                 model.goes_on()
     assert model.arrays == configurations
-    rate = model.questions / (model.now / 60)
-    return (
-        f"broker, {configurations} x {FOLDS} folds on {gpus} GPUs (simulated, {model.now / 3600:.1f} h): "
-        f"{seconds / steps / driver.STEP_S * 100:.1f} % of a core, {_memory_mb() - before_mb:.0f} MB more, "
-        f"{model.arrays} sbatch, {rate:.2f} squeue a minute, GPUs busy {model.busy_s / model.now / gpus * 100:.0f} % "
-        "(wanted: under 100 % of a core, under 1000 MB, one sbatch each, at most 1 squeue a minute)"
-    )
+    busy = f"simulated, {model.now / 3600:.1f} h; GPUs busy {model.busy_s / model.now / gpus * 100:.0f} %"
+    name = f"broker, {configurations} x {FOLDS} folds on {gpus} GPUs"
+    yield Row(name, "% of a core", [seconds / steps / driver.STEP_S * 100], wanted=100, note=busy)
+    yield Row("its memory", "MB more", [_memory_mb() - before_mb], wanted=1000)
+    yield Row("its questions", "squeue a minute", [model.questions / (model.now / 60)], wanted=1)
 
 
 def _memory_mb() -> float:

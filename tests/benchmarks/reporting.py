@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from mtl import metrics, report, results
-from tests.benchmarks.conversion import seconds, spread
 from tests.benchmarks.metrics import SPACING_MM, speckled, ventricle
+from tests.benchmarks.rows import Beside, Row, seconds
 from tests.reporting import PAPERS, write_runs
 
 PATIENTS, PHASES, LEVELS = 97, 23, 12
@@ -35,7 +35,7 @@ def measure(volumes: int) -> None:
         metrics.volume_metrics(truth_ZYX, metrics.largest_component(prediction_ZYX), SPACING_MM)
 
 
-def rows(patients: int = PATIENTS, phases: int = PHASES, levels: int = LEVELS, rounds: int = 5) -> Iterator[str]:
+def rows(patients: int = PATIENTS, phases: int = PHASES, levels: int = LEVELS, rounds: int = 5) -> Iterator[Row]:
     torch.set_num_threads(1)
     volumes = patients * phases * len(PAPERS)
     with tempfile.TemporaryDirectory() as home:
@@ -46,10 +46,8 @@ def rows(patients: int = PATIENTS, phases: int = PHASES, levels: int = LEVELS, r
             with contextlib.redirect_stdout(io.StringIO()):
                 reported.append(seconds(lambda: report.report([runs], Path(home) / "out")))
             read.append(seconds(lambda: results.load([runs])))
-        size_MB = (Path(home) / "out" / "report.html").stat().st_size / 1e6
     both = [a + b for a, b in zip(measured, reported, strict=True)]
-    yield (
-        f"report of {len(PAPERS)} x {patients * phases} volumes, {patients * phases * levels} slices: metrics "
-        f"{spread(measured)} s, report {spread(reported)} s (reading {spread(read)} s, page {size_MB:.1f} MB), "
-        f"together {spread(both)} s in one process, {rounds} rounds; wanted under 60"
-    )
+    size = f"{len(PAPERS)} x {patients * phases} volumes, {patients * phases * levels} slices"
+    yield Row(f"metrics and report of {size}, one process", "s", both, wanted=60)
+    floor = Beside("reading the run folders' tables", read, floor=True)
+    yield Row("of these the report: tables, figures, bootstraps, page", "s", reported, [floor])

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -46,25 +46,23 @@ class Row:
             return [theirs / mine for mine, theirs in pairs]
         return [mine / theirs for mine, theirs in pairs]
 
+    def held(self) -> bool | None:
+        """Whether its own claim holds, by its median; None without a claim or a measurement."""
+        if self.wanted is None or not self.ours:
+            return None
+        median = statistics.median(self.ours)
+        return median >= self.wanted if self.rate else median <= self.wanted
 
-@dataclass(frozen=True)
-class Claim:
-    """Something that was wanted."""
+    def held_beside(self, other: Beside) -> bool | None:
+        """The same of what is claimed about `other`."""
+        if other.wanted is None or not other.values:
+            return None
+        median = statistics.median(self.times(other))
+        return median <= other.wanted if other.floor else median >= other.wanted
 
-    text: str
-    held: bool
-
-
-def claims(row: Row) -> Iterator[Claim]:
-    """Those of a row that were measured; by medians."""
-    if row.wanted is not None and row.ours:
-        median = statistics.median(row.ours)
-        yield Claim(f"{row.name}: {short(median)} {row.unit}, wanted {wanted(row)}", _holds(median, row.wanted, row.rate))
-    for other in row.beside:
-        if other.wanted is not None and other.values:
-            median = statistics.median(row.times(other))
-            text = f"{row.name}: {short(median)} x {other.name}, wanted {wanted(other)}"
-            yield Claim(text, _holds(median, other.wanted, not other.floor))
+    def missed(self) -> bool:
+        """Whether any claim of the row does not hold."""
+        return False in (self.held(), *map(self.held_beside, self.beside))
 
 
 def wanted(what: Row | Beside) -> str:
@@ -73,10 +71,6 @@ def wanted(what: Row | Beside) -> str:
         return ""
     more = what.rate if isinstance(what, Row) else not what.floor
     return f"{'>=' if more else '<='} {what.wanted:g}"
-
-
-def _holds(value: float, limit: float, more: bool) -> bool:
-    return value >= limit if more else value <= limit
 
 
 def short(value: float) -> str:
@@ -106,3 +100,8 @@ def interleaved(
         for name in [*ways][first:] + [*ways][:first]:
             measured[name].append(ways[name]())
     return {name: values[warm_up:] for name, values in measured.items()}
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]

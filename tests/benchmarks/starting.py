@@ -7,7 +7,6 @@ anything compiles or not: what that takes is told, too.
 """
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cluster.worker import FoldJob
 from mtl.config import Config, Model, Train
+from tests.benchmarks.rows import Beside, Row, interleaved
 
 SINCE_START = """
 import json, os, sys, time
@@ -48,22 +48,23 @@ def _seconds(script: str, argument: str) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def run(store: Path, digest: str, rounds: int, warm_up: int = 1) -> str:
-    """The row: the median of the ratios of interleaved rounds."""
+def run(store: Path, digest: str, rounds: int, *, warm_up: bool = True) -> Row:
+    """Seconds. The warm-up reads from the disk."""
     config = Config(digest, Model(), Train(device="cpu"))
-    ratios, seconds, against_optimiser = [], [], []
-    for number in range(warm_up + rounds):
+
+    def fold() -> float:
         with tempfile.TemporaryDirectory() as folder:
             job = FoldJob(asdict(config), str(store), str(Path(folder) / "fold_0"), 0)
-            bare, fold = _seconds(BARE, str(store)), _seconds(FOLD, json.dumps(asdict(job)))
-            optimiser = _seconds(OPTIMISER, str(store))
-        if number >= warm_up:  # the first one reads from the disk
-            ratios.append(fold / bare)
-            seconds.append(fold)
-            against_optimiser.append(fold / optimiser)
-    ratios.sort()
-    return (
-        f"from a fold's start to its first step: {statistics.median(ratios):.2f} times torch and the store "
-        f"({ratios[0]:.2f} to {ratios[-1]:.2f}, {rounds} rounds; {statistics.median(seconds):.2f} s; wanted 1.5), "
-        f"{statistics.median(against_optimiser):.2f} times what torch.optim imports and the store"
-    )
+            return _seconds(FOLD, json.dumps(asdict(job)))
+
+    ways = {
+        "ours": fold,
+        "bare": lambda: _seconds(BARE, str(store)),
+        "optimiser": lambda: _seconds(OPTIMISER, str(store)),
+    }
+    took = interleaved(ways, rounds, warm_up=warm_up)
+    floors = [
+        Beside("import torch, open the store", took["bare"], wanted=1.5, floor=True),
+        Beside("the same, and what torch.optim imports", took["optimiser"], floor=True),
+    ]
+    return Row("from a fold's start to its first training step", "s", took["ours"], floors)

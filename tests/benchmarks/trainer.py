@@ -26,7 +26,7 @@ from mtl.config import Config, Model, Optim, Train
 from mtl.data import Fold, Slices
 from mtl.network import resolve_precision
 from mtl.trainer import Trainer
-from tests.benchmarks.conversion import interleaved, ratios, seconds, spread
+from tests.benchmarks.rows import interleaved, ratios, seconds, spread
 
 CPU = torch.device("cpu")
 SETTINGS = Train(batch_size=4, device="cpu")

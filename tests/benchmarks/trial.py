@@ -4,7 +4,6 @@ The same fold tasks are run with trials around them and without. A sweep of `man
 `few` leaves out what is paid once; the difference of the two ways is the trials' own. Wanted: at most 0.3 s.
 """
 
-import statistics
 import tempfile
 import time
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from cluster import executors, folds, worker
 from cluster.folds import Configuration
 from mtl.config import Config
 from sweeps import search
+from tests.benchmarks.rows import Row, spread
 from tests.pretended_folds import Listed
 
 HERE = executors.Place("cpu", 2)
@@ -55,8 +55,8 @@ def without_trials(config: Config, count: int, store: Path) -> float:
         return seconds
 
 
-def run(config: Config, store: Path, few: int, many: int, rounds: int) -> str:
-    """The row: seconds a trial, median and spread over interleaved rounds."""
+def run(config: Config, store: Path, few: int, many: int, rounds: int) -> Row:
+    """Seconds a trial on top of its folds' own."""
     with executors.local_ray() as scratch:
         with_trials(config, few, store, scratch)  # workers and trial processes are warm after this
         costs, own = [], []
@@ -65,8 +65,5 @@ def run(config: Config, store: Path, few: int, many: int, rounds: int) -> str:
             bare = without_trials(config, many, store) - without_trials(config, few, store)
             costs.append((trials - bare) / (many - few))
             own.append(bare / (many - few))
-    costs.sort()
-    return (
-        f"a trial on top of its folds: {statistics.median(costs):.2f} s ({costs[0]:.2f} to {costs[-1]:.2f}, "
-        f"{rounds} rounds; its folds' own {statistics.median(own):.2f} s; wanted 0.3 at most)"
-    )
+    note = f"on top of its folds' own {spread(own)} s, which are the floor"
+    return Row("a trial of Ray Tune, after warm-up", "s", costs, wanted=0.3, note=note)
