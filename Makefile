@@ -35,6 +35,6 @@ lint: setup ## style and types
 	$(RUN) -m ruff format --check --quiet .
 	$(RUN) -m mypy
 
-bench: setup ## measure the claims of speed: ratios, each in one run
+bench: setup ## measure the claims of speed into tests/benchmarks/RESULTS.md; BENCH=name: one of them
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(RUN) -m tests.benchmarks $(ARGS)
+	$(RUN) -m tests.benchmarks $(BENCH)

@@ -96,7 +96,7 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "start": starts,
     "launch": lambda _: iter([launching.run(rounds=5)]),
     "makespan": makespans,
-    "mirror": lambda _: mirroring.run(configurations=200, folds=5, epochs=50, sample=300, rounds=5),
+    "mirror": lambda _: mirroring.rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
     "driver": lambda _: iter([driving.run(trials=1000)]),
     "broker": lambda _: queueing.run(configurations=1000, gpus=200),
     "submit": submits,
