@@ -1,12 +1,13 @@
 """The table of what was measured: ratios, claims, RESULTS.md, and how `make bench` ends. By hand."""
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import results
+from tests.benchmarks import catalogue, results
 from tests.benchmarks.rows import Beside, Row, interleaved, spread
 
 COST = Row("conversion", "ms", [2.0, 4.0], [Beside("MONAI", [8.0, 12.0], 3), Beside("bytes", [1.0, 1.0], 2.5, True)])
@@ -73,17 +74,36 @@ def test_a_run_that_was_cut_off_says_what_it_lacks() -> None:
     assert "Ended before: metrics, epoch.\n" in results.section(date(2026, 11, 1), [RATE], 1.0, ["metrics", "epoch"])
 
 
-def test_a_missed_claim_ends_with_1_and_one_benchmark_writes_no_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Benchmarks that measure nothing, in this process; one of them misses a claim, one fails."""
+
+    def failing(_: Path) -> Iterator[Row]:
+        yield RATE
+        raise OSError("no space left")
+
+    made = {"cost": lambda _: iter([COST]), "rate": lambda _: iter([RATE]), "failing": failing}
     monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
-    monkeypatch.setattr(command, "BENCHMARKS", {"cost": lambda _: iter([COST]), "rate": lambda _: iter([RATE])})
+    monkeypatch.setattr(catalogue, "BENCHMARKS", made)
+    monkeypatch.setattr(command, "alone", catalogue.shown)
+
+
+@pytest.mark.usefixtures("three")
+def test_a_missed_claim_ends_with_1_and_a_benchmark_by_name_writes_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["cost"]) == 1
     assert "missed: conversion\n" in capsys.readouterr().out
     assert command.main(["rate"]) == 0
     assert not results.RESULTS.exists()
+
+
+@pytest.mark.usefixtures("three")
+def test_one_that_fails_is_a_line_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 1
-    assert results.RESULTS.read_text().count("## ") == 1
+    table = results.RESULTS.read_text()
+    assert table.count("## ") == 1
+    assert table.count("| epoch |") == 2
+    assert "| failing | not measured: it failed: OSError: no space left |" in table
+    assert "failed: failing\n" in capsys.readouterr().out
 
 
 def test_an_unknown_name_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

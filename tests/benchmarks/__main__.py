@@ -3,135 +3,54 @@
     python -m tests.benchmarks                  # all; writes tests/benchmarks/RESULTS.md
     python -m tests.benchmarks metrics epoch    # these, shown and not written
 
-Ends with status 1 where a claim is missed, with 2 where a name is wrong.
+Ends with status 1 where a claim is missed or a benchmark failed, with 2 where a name is wrong.
 """
 
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 
-from cluster import executors
-from data_prep import convert, phantom, store
-from mtl import data
-from mtl.config import Config, Model, Train
-from tests.benchmarks import (
-    conversion,
-    driving,
-    epoch,
-    launching,
-    loading,
-    makespan,
-    metrics,
-    mirroring,
-    queueing,
-    reporting,
-    results,
-    starting,
-    submitting,
-    trainer,
-    trial,
-)
+from tests.benchmarks import catalogue, results
 from tests.benchmarks.rows import Row
-from tests.slurm.conftest import obstacle
-from tests.slurm.testbed import Cluster
 
 
-def made_store(home: Path) -> tuple[Path, str]:
-    """Ten small made-up patients and their digest."""
-    raw, path = home / "raw", home / "store.zarr"
-    if not path.exists():
-        phantom.make(raw, patients=10, slices=4, phases=4, seed=0)
-        convert.convert(raw, path, spacing_mm=3.125, size=96)
-    return path, store.open(path).digest
+def alone(name: str, home: Path) -> tuple[list[Row], bool]:
+    """catalogue.shown in a process of its own: it inherits no other benchmark's memory or threads."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(catalogue.shown, name, home).result()
 
 
-def trials(home: Path) -> Iterator[Row]:
-    path, digest = made_store(home)
-    tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
-    yield trial.run(tiny, path, few=2, many=8, rounds=5)
-
-
-def makespans(_: Path) -> Iterator[Row]:
-    with executors.local_ray() as scratch:
-        yield makespan.run(scratch, configurations=8, slots=4, mean_s=6.0, rounds=5)
-
-
-def epochs(home: Path) -> Iterator[Row]:
-    slices = data.load(*made_store(home))
-    fold = data.folds_of(slices, 5, 0, "validation")[0]
-    fold = replace(fold, train=fold.train[::2])
-    for width in (8, 16):
-        yield epoch.run(slices, fold, width, rounds=5)
-
-
-def trainers(home: Path) -> Iterator[Row]:
-    slices = data.load(*made_store(home))
-    yield from trainer.rows(slices, data.folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
-
-
-def starts(home: Path) -> Iterator[Row]:
-    yield starting.run(*made_store(home), rounds=7)
-
-
-def submits(home: Path) -> Iterator[Row]:
-    if reason := obstacle():
-        yield Row("queueing 20 x 5 folds on the tests' Slurm", "s", (), missing=reason)
-        return
-    with Cluster(home / "slurm") as cluster:
-        yield submitting.run(cluster.environment())
-
-
-BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    "conversion": lambda _: conversion.rows(),
-    "loading": lambda _: loading.rows(),
-    "epoch": epochs,
-    "trainer": trainers,
-    "metrics": lambda _: metrics.rows(),
-    "report": lambda _: reporting.rows(rounds=3),
-    "trial": trials,
-    "start": starts,
-    "launch": lambda _: iter([launching.run(rounds=5)]),
-    "makespan": makespans,
-    "mirror": lambda _: mirroring.rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
-    "driver": lambda _: iter([driving.run(trials=1000)]),
-    "broker": lambda _: queueing.run(configurations=1000, gpus=200),
-    "submit": submits,
-}
-
-
-def measure(names: list[str], keep: Callable[[list[Row], list[str]], None]) -> list[Row]:
-    """The rows of these benchmarks. keep: is told after each one all rows so far, and what is left."""
-    rows: list[Row] = []
+def measure(names: Sequence[str]) -> Iterator[tuple[list[Row], bool]]:
+    """Of each benchmark its rows, and whether it came to its end."""
     with tempfile.TemporaryDirectory() as home:
         for number, name in enumerate(names, start=1):
-            begin = time.perf_counter()
-            for row in BENCHMARKS[name](Path(home)):
-                rows.append(row)
-                print(results.plain(row), flush=True)
-            print(f"[{number}/{len(names)}] {name}: {time.perf_counter() - begin:.0f} s\n", flush=True)
-            keep(rows, names[number:])
-    return rows
+            begin = time.monotonic()
+            yield alone(name, Path(home))
+            print(f"[{number}/{len(names)}] {name}: {time.monotonic() - begin:.0f} s\n", flush=True)
 
 
-def main(names: list[str]) -> int:
-    if unknown := {*names} - {*BENCHMARKS}:
-        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+def main(asked: list[str]) -> int:
+    if unknown := {*asked} - {*catalogue.BENCHMARKS}:
+        there = ", ".join(catalogue.BENCHMARKS)
+        print(f"no benchmark {', '.join(sorted(unknown))}; there are {there}", file=sys.stderr)
         return 2
-    begin, before = time.monotonic(), results.earlier()
-
-    def keep(rows: list[Row], left: list[str]) -> None:
-        if not names:
-            results.write(results.section(date.today(), rows, (time.monotonic() - begin) / 60, left), before)
-
+    names = asked or [*catalogue.BENCHMARKS]
+    begin, before, rows, failed = time.monotonic(), results.earlier(), [], []
     print(f"{date.today()}: {results.machine()}; {results.versions()}\n", flush=True)
-    missed = [row.name for row in measure(names or [*BENCHMARKS], keep) if row.missed()]
-    for name in missed:
-        print(f"missed: {name}")
-    return 1 if missed else 0
+    for number, (measured, ended) in enumerate(measure(names), start=1):
+        rows += measured
+        failed += [] if ended else [names[number - 1]]
+        if not asked:  # after each one, so that what was measured stays when the rest is cut off
+            minutes = (time.monotonic() - begin) / 60
+            results.write(results.section(date.today(), rows, minutes, names[number:]), before)
+    missed = [row.name for row in rows if row.missed()]
+    print(*(f"missed: {name}" for name in missed), *(f"failed: {name}" for name in failed), sep="\n")
+    return 1 if missed or failed else 0
 
 
 if __name__ == "__main__":
