@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep import store
 from data_prep.files import write_csv
 from mtl import augment, cases, metrics
 from mtl.config import Train
-from mtl.data import SET_NAMES, Fold, Slices, pixels_of
 from mtl.network import UNet, arithmetic
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+from mtl.slices import SET_NAMES, Fold, Slices, pixels_of
 from mtl.structures import COLUMN
 
 VOLUME_COLUMNS = ("patient", "phase", "set", "is_ed", "is_es", *metrics.VOLUME_METRICS, "slice_spacing_mm")
@@ -243,6 +242,8 @@ def write(
             if set_name == "test":
                 cases.write(folder.path / cases.NAME, cases_of(slices, predicted))
             if save_masks and set_name == "test":
+                from data_prep import store  # zarr, which nothing else of a training needs
+
                 store.write_masks(folder.path / "masks.zarr", masks_of(slices, predicted))
     write_csv(folder.path / "volumes.csv", volume_lines, columns(VOLUME_COLUMNS, slices.structures))
     write_csv(folder.path / "slices.csv", slice_lines, columns(SLICE_COLUMNS, slices.structures))

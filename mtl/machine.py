@@ -14,7 +14,7 @@ import torch
 
 from mtl import train
 from mtl.config import Config
-from mtl.data import Slices
+from mtl.slices import Slices
 from mtl.trainer import check_compiler, resolve_device
 
 Capability = tuple[int, int]

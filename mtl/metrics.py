@@ -7,8 +7,6 @@ The paper says "Dice", "Jaccard" and "mean surface distance" and gives no defini
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 CONNECTIVITY_26 = np.ones((3, 3, 3), bool)
 """Voxels that share a face, an edge or a corner belong together (the paper does not say)."""
@@ -29,6 +27,8 @@ def largest_component(mask_ZYX: np.ndarray) -> np.ndarray:
 
     Connectivity 26: voxels that share a face, an edge or a corner belong together.
     """
+    from scipy import ndimage  # scoring alone: training steps are measured where only torch and numpy are installed
+
     if not mask_ZYX.any():
         return mask_ZYX
     box = _box(mask_ZYX)
@@ -159,6 +159,8 @@ def _border(mask_ZYX: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 def _nearest(asked_ZYX: np.ndarray, border_ZYX: np.ndarray, step_mm: np.ndarray) -> np.ndarray:
     """Distance of the asked voxels to the nearest of `border_ZYX`, mm; 0 at all others."""
+    from scipy.spatial import KDTree  # as in largest_component()
+
     # Most of a good prediction's border is the truth's own, and needs no search. A tree serves one: it is built fast.
     asked_ZYX = asked_ZYX & ~border_ZYX
     distance_ZYX = np.zeros(asked_ZYX.shape)

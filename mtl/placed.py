@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from mtl.data import Slices, Stack
+from mtl.slices import Slices, Stack
 
 LARGEST_SHARE = 0.1
 """of a GPU's memory for the slices: with five folds on it, a process and a copy each, half is left to their work"""

@@ -33,9 +33,9 @@ import torch
 from data_prep import export, files, newcases
 from mtl import deploy, metrics, packed, reliability
 from mtl.config import DEVICES
-from mtl.data import pixels_of
 from mtl.evaluate import BATCH, columns
 from mtl.runfolder import RunFolder
+from mtl.slices import pixels_of
 from mtl.structures import COLUMN
 from mtl.trainer import resolve_device
 

@@ -17,8 +17,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_prep.files import make_private, remove, write_text
 from mtl.config import Config, flat
 
@@ -37,6 +35,8 @@ class RunFolder:
 
     def check(self, config: Mapping[str, Any]) -> None:
         """ValueError when the folder was made with another configuration or other data."""
+        import yaml  # who asks for a training's steps alone (tests/benchmarks/gpu.py) may have torch and numpy only
+
         try:
             found = yaml.safe_load((self.path / "config.yaml").read_text())
         except FileNotFoundError:
@@ -50,6 +50,8 @@ class RunFolder:
 
     def prepare(self, config: Mapping[str, Any]) -> None:
         """Check or write config.yaml; take back that the fold failed, since it is tried again."""
+        import yaml  # as in check()
+
         make_private(self.path)
         self.check(config)
         for left_over in self.path.glob(".*.tmp"):  # of a killed process: the caller holds the lock

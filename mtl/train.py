@@ -17,10 +17,10 @@ import torch
 from data_prep.files import is_full, patiently
 from mtl import checkpoint, evaluate
 from mtl.config import Config, fold_dict
-from mtl.data import Fold, Slices, folds_of
 from mtl.network import resolve_precision
 from mtl.ranks import ranks
 from mtl.runfolder import RunFolder, best_epoch
+from mtl.slices import Fold, Slices, folds_of
 from mtl.trainer import Progress, Trainer, resolve_device
 from mtl.usage import Usage
 

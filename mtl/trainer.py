@@ -14,12 +14,12 @@ import torch
 
 from mtl import augment, diagnose, evaluate, weighting
 from mtl.config import Config
-from mtl.data import Fold, Slices
 from mtl.joint import Coming, Joint
 from mtl.network import UNet
 from mtl.optimiser import RMSprop
 from mtl.placed import Placed
 from mtl.ranks import Ranks
+from mtl.slices import Fold, Slices
 from mtl.structures import with_each
 from mtl.version import code_hash
 

@@ -17,6 +17,7 @@ DECIDE = (
     "optimiser",
     "placed",
     "ranks",
+    "slices",
     "structures",
     "train",
     "trainer",
@@ -25,7 +26,7 @@ DECIDE = (
     "weighting/fixed",
     "weighting/learned",
 )
-"""modules of this package; tests/test_version.py holds it against what mtl.train imports"""
+"""modules of this package; tests/test_version.py holds it against what mtl.train and mtl.data import"""
 
 
 @cache

@@ -8,6 +8,7 @@ import pytest
 from data_prep import convert, phantom, store
 from mtl import data
 from mtl.config import Config, Model, Train
+from mtl.slices import Slices
 
 
 def pytest_configure() -> None:
@@ -32,7 +33,7 @@ def store_path(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def slices(store_path: Path) -> data.Slices:
+def slices(store_path: Path) -> Slices:
     return data.load(store_path, store.open(store_path).digest)
 
 

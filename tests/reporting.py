@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from data_prep.files import write_csv
-from mtl import cases, data
+from mtl import cases
 from mtl.config import Config, Model, flat, fold_dict, from_dict
 from mtl.evaluate import SLICE_COLUMNS, VOLUME_COLUMNS, regions
 from mtl.runfolder import RunFolder
+from mtl.slices import fold_of_subjects
 from sweeps.asked import Asked, Proposed, label
 
 BASE = Config(data_digest="0" * 64)
@@ -43,7 +44,7 @@ def write_runs(
     """A sweep folder with a folder per configuration, all folds done. Dice about 0.85, areas off by about 200 mm2."""
     for number, config in enumerate(configs):
         folder = home / f"branch-{config.model.branch}-{config.digest}"
-        of_subject = data.fold_of_subjects(
+        of_subject = fold_of_subjects(
             [f"P{p:03}" for p in range(patients)], [""] * patients, config.train.folds, config.protocol.fold_seed
         )
         for k in range(config.train.folds):
@@ -75,7 +76,7 @@ def write_sweep(
     """
     told = Asked(folder.name, configurations=tuple(_proposed(point) for point in points), **asked)
     patient_P = [f"P{p:03}" for p in range(patients)]
-    of_subject = data.fold_of_subjects(patient_P, [""] * patients, told.folds, 0)
+    of_subject = fold_of_subjects(patient_P, [""] * patients, told.folds, 0)
     ease = dict(zip(patient_P, np.random.default_rng(0).normal(0, 0.03, patients).tolist(), strict=True))
     for number, (proposed, mean) in enumerate(zip(told.configurations, dices, strict=True)):
         rng = np.random.default_rng([1, number])

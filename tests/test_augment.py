@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mtl import augment
-from mtl.data import Slices
 from mtl.placed import Placed
+from mtl.slices import Slices
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import convert, phantom, store
-from mtl.data import Slices, folds_of
+from mtl.slices import Slices, folds_of
 from tests.benchmarks import (
     conversion,
     driving,

@@ -10,7 +10,7 @@ import pytest
 from data_prep import store
 from mtl import data
 from mtl.config import Config, Protocol, Train
-from mtl.data import Slices, folds_of
+from mtl.slices import Slices, Stack, fold_of_subjects, folds_of
 
 
 def made(subjects: list[str], strata: list[str] | None = None, per_patient: int = 2) -> Slices:
@@ -80,7 +80,7 @@ def test_two_visits_of_a_person_never_straddle() -> None:
 
 def test_folds_are_balanced_by_stratum() -> None:
     strata = ["ill"] * 5 + ["well"] * 10
-    of_subject = data.fold_of_subjects([f"S{k}" for k in range(15)], strata, 5, 3)
+    of_subject = fold_of_subjects([f"S{k}" for k in range(15)], strata, 5, 3)
     for k in range(5):
         here = [s for s, fold in of_subject.items() if fold == k]
         assert sorted(strata[int(s[1:])] for s in here) == ["ill", "well", "well"]
@@ -88,14 +88,14 @@ def test_folds_are_balanced_by_stratum() -> None:
 
 def test_the_split_depends_on_its_seed_alone() -> None:
     subjects = [f"S{k}" for k in range(20)]
-    first = data.fold_of_subjects(subjects, [""] * 20, 5, 0)
-    assert data.fold_of_subjects(subjects[::-1], [""] * 20, 5, 0) == first
-    assert data.fold_of_subjects(subjects, [""] * 20, 5, 1) != first
+    first = fold_of_subjects(subjects, [""] * 20, 5, 0)
+    assert fold_of_subjects(subjects[::-1], [""] * 20, 5, 0) == first
+    assert fold_of_subjects(subjects, [""] * 20, 5, 1) != first
 
 
 def test_fewer_patients_than_folds() -> None:
     with pytest.raises(ValueError, match=r"4 patients for 5 folds.*train\.folds=4 or use"):
-        data.fold_of_subjects(list("ABCD"), [""] * 4, 5, 0)
+        fold_of_subjects(list("ABCD"), [""] * 4, 5, 0)
 
 
 def test_areas_are_pixels_times_their_size() -> None:
@@ -126,7 +126,7 @@ def test_slices_are_mapped_where_they_lie_and_nothing_can_change_them(store_path
     slices = data.load(store_path, opened.digest)
     order = np.array([29, 3, 3, 17])
     for stack, name in ((slices.image_NYX, "image_TZYX"), (slices.mask_NYX, "mask_TZYX")):
-        assert isinstance(stack, data.Stack)
+        assert isinstance(stack, Stack)
         whole = [p.array(name) for p in opened.patients]
         places = zip(slices.patient_N[order], slices.phase_N[order], slices.level_N[order], strict=True)
         assert np.array_equal(stack[order], [whole[p][t, z] for p, t, z in places])
@@ -159,4 +159,4 @@ def test_a_fraction_that_leaves_no_patient_is_refused_beforehand(store_path: Pat
     with pytest.raises(ValueError, match=r"train_fraction is 0.1 of 3 training patients .* none; wanted 0.17 or more"):
         data.check(opened, [Config(), Config(protocol=Protocol(train_fraction=0.1))])
     with pytest.raises(ValueError, match="leaves no patient to train on"):
-        data.folds_of(slices, 5, 0, "validation", 0.1)
+        folds_of(slices, 5, 0, "validation", 0.1)

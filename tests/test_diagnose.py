@@ -9,9 +9,9 @@ import torch
 
 from mtl import diagnose, train
 from mtl.config import BRANCHES, Config
-from mtl.data import Slices, folds_of
 from mtl.network import UNet
 from mtl.runfolder import RunFolder
+from mtl.slices import Slices, folds_of
 from mtl.trainer import Trainer
 from tests.test_train import TIMES, weights
 

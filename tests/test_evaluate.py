@@ -13,11 +13,11 @@ from data_prep import store
 from data_prep.files import write_csv
 from mtl import evaluate, metrics
 from mtl.config import Config, Train
-from mtl.data import Fold, Slices
 from mtl.evaluate import Prediction
 from mtl.network import UNet
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+from mtl.slices import Fold, Slices
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ import torch
 
 from mtl import machine, train
 from mtl.config import Config
-from mtl.data import Slices
 from mtl.machine import Gpu, Sight
+from mtl.slices import Slices
 
 CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]

@@ -15,10 +15,10 @@ from cluster.tracking import command, models
 from data_prep.files import write_csv
 from mtl import augment, checkpoint, deploy
 from mtl.config import Config, Model, Train, fold_dict
-from mtl.data import Slices
 from mtl.network import UNet
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+from mtl.slices import Slices
 from tests import tracked
 
 BASE = Config("a" * 64, Model(width=2), Train(folds=3, epochs=2, device="cpu", precision="float32"))

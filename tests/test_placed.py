@@ -6,8 +6,8 @@ import torch
 
 from mtl import augment, placed
 from mtl.config import Config
-from mtl.data import Slices, folds_of
 from mtl.placed import Placed
+from mtl.slices import Slices, folds_of
 from mtl.trainer import Trainer
 
 CPU = torch.device("cpu")

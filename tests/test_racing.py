@@ -15,10 +15,11 @@ import pytest
 from scipy import stats
 
 from data_prep.files import write_csv
-from mtl import data, train
+from mtl import train
 from mtl.config import Config, Model
 from mtl.evaluate import SLICE_COLUMNS, VOLUME_COLUMNS
 from mtl.runfolder import KEPT, RunFolder, best_epoch
+from mtl.slices import Slices
 from sweeps import racing
 from sweeps.racing import Scores, out_of_race
 from tests.surface import FOLDS, Decide, Noise, Race, Trainings
@@ -238,7 +239,7 @@ def test_an_interval_by_patient_alone_loses_the_best() -> None:
 
 @pytest.mark.parametrize("branch", ["up4", "none"])
 def test_scores_of_a_trained_fold_are_those_of_its_best_epoch(
-    config: Config, slices: data.Slices, tmp_path: Path, branch: str
+    config: Config, slices: Slices, tmp_path: Path, branch: str
 ) -> None:
     """Its patients have as many volumes and slices each, so that the mean over patients is the one over volumes."""
     run = RunFolder(tmp_path / "fold_1")

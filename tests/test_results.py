@@ -9,8 +9,8 @@ import pytest
 
 from mtl import function, results, train
 from mtl.config import Config, Model, Optim, Weighting
-from mtl.data import Slices
 from mtl.runfolder import RunFolder
+from mtl.slices import Slices
 from tests.reporting import BASE, PAPERS, write_runs
 
 

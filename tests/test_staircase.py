@@ -50,7 +50,7 @@ def test_mtl_takes_only_the_store_and_whole_files_from_data_prep() -> None:
 
 
 def test_the_parts_that_drivers_read_import_no_torch() -> None:
-    for name in ("config.py", "runfolder.py", "data.py"):
+    for name in ("config.py", "runfolder.py", "data.py", "slices.py"):
         assert "torch" not in {n.split(".")[0] for n in imported(ROOT / "mtl" / name)}
 
 

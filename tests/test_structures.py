@@ -17,11 +17,11 @@ from data_prep import convert, export, phantom, store
 from data_prep.study import CLASSES
 from mtl import checkpoint, data, evaluate, figures, function, methods, metrics, predict, results, tables, train
 from mtl.config import Config, Model, Train
-from mtl.data import Slices
 from mtl.evaluate import Prediction
 from mtl.loss import area_loss, joint_loss
 from mtl.network import UNet
 from mtl.runfolder import RunFolder
+from mtl.slices import Slices
 from mtl.structures import each, with_each
 from mtl.train import fold_of
 from mtl.trainer import Trainer

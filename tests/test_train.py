@@ -22,9 +22,9 @@ import zarr
 from data_prep import convert, files, store
 from mtl import checkpoint, data, evaluate, network, train
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
-from mtl.data import Slices, folds_of
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
+from mtl.slices import Slices, folds_of
 from mtl.trainer import Diverged, Trainer, resolve_device
 
 TIMES = {"time_utc", "seconds", "slices_per_s"}

@@ -8,8 +8,8 @@ import pytest
 
 from mtl import train, trainer
 from mtl.config import Config
-from mtl.data import Slices
 from mtl.runfolder import KEPT, RunFolder
+from mtl.slices import Slices
 
 
 def dice(folder: RunFolder) -> list[float]:

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from mtl import figures, report
-from mtl.data import fold_of_subjects
 from mtl.runfolder import RunFolder
+from mtl.slices import fold_of_subjects
 from mtl.statistics import mean_interval_by_patient
 from sweeps import asked, judgement, verdict, verdict_text
 from sweeps.verdict_parts import Verdict

@@ -10,9 +10,9 @@ import torch
 
 from mtl import augment
 from mtl.config import Config, Model, Train
-from mtl.data import Fold, Slices
 from mtl.loss import area_loss, joint_loss, segmentation_loss
 from mtl.network import UNet
+from mtl.slices import Fold, Slices
 from mtl.trainer import Trainer
 
 

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mtl import evaluate, metrics
 from mtl.config import Config, Model, Optim, Train
-from mtl.data import Fold, Slices
 from mtl.network import resolve_precision
+from mtl.slices import Fold, Slices
 from mtl.trainer import Trainer
 from tests.benchmarks.rows import interleaved, ratios, seconds, spread
 
