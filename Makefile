@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.branchpoint
 ARGS ?=
 
-.PHONY: help setup sweep test test-slurm test-browser lint bench
+.PHONY: help setup sweep test test-slurm test-browser lint bench bench-gpu
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -38,3 +38,6 @@ lint: setup ## style and types
 bench: setup ## measure the claims of speed into tests/benchmarks/RESULTS.md; BENCH=name: one of them
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(RUN) -m tests.benchmarks $(BENCH)
+
+bench-gpu: ## one GPU's claims, by PYTHON as it is (torch and numpy); installs nothing, writes nothing
+	$(PYTHON) -B -m tests.benchmarks.gpu $(ARGS)

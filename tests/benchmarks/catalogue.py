@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cluster import executors
 from data_prep import convert, phantom, store
-from mtl import data
+from mtl import data, slices as of_slices
 from mtl.config import Config, Model, Train
 from tests.benchmarks import (
     conversion,
