@@ -33,8 +33,8 @@ PAPERS_EPOCH_S, PAPERS_MS = 540.0, 0.663
 PAPERS_WIDTH = 16
 """About: the width at which these times agree with that card. The paper does not say it."""
 EPOCH_GOALS_S, INFERENCE_GOALS_MS = {16: 12.0, 64: 30.0}, {16: 0.033}
-"""by width; 12 s is 45 x, 0.033 ms 20 x the paper's, and 30 s at width 64 is 44 % of an H200's matrix peak for the U-Net
-alone (162 GFLOP a slice and step), 50 % with its regression path"""
+"""by width; 12 s is 45 x, 0.033 ms 20 x the paper's, and 30 s at width 64 is 44 % of an H200's matrix peak for the
+U-Net alone (162 GFLOP a slice and step), 50 % with its regression path"""
 DEFAULT = WAYS[0]
 """what the trainer takes by itself on such a card"""
 STEP_NEEDS_S, EPOCH_NEEDS_S, COMPILE_NEEDS_S = 5.0, 30.0, 90.0
@@ -56,6 +56,7 @@ class Form:
     size: int = 192
     """rows and columns"""
     widths: tuple[int, int] = (PAPERS_WIDTH, 64)
+    ways: tuple[Way, ...] = WAYS
     batch: int = 16
     """the trainer's default"""
     batches: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -75,7 +76,7 @@ class Form:
         return self.name == "tiny"
 
 
-TINY = Form("tiny", 32, (2, 4), 4, (1, 4), 64, 24, 0.3, 256, 16, 2, 0.01)
+TINY = Form("tiny", 32, (2, 4), WAYS[::3], 4, (1, 4), 64, 24, 0.3, 256, 16, 2, 0.01)
 
 
 class Benchmark:
@@ -125,7 +126,7 @@ class Benchmark:
 
     def training(self, width: int) -> tuple[Way, int]:
         """The trainer's step in every way, then the fastest way in every batch; the fastest way and batch."""
-        rows = {(way, self.form.batch): self.train(width, way, self.form.batch) for way in WAYS}
+        rows = {(way, self.form.batch): self.train(width, way, self.form.batch) for way in self.form.ways}
         way, usual = best(rows) or (DEFAULT, self.form.batch)
         rows |= {(way, batch): self.train(width, way, batch) for batch in self.form.batches if batch != usual}
         return best(rows) or (way, usual)
@@ -163,7 +164,7 @@ class Benchmark:
     def inference(self, width: int) -> Way:
         """The network in every way, then the fastest way in every batch; that way."""
         largest = max(self.form.batches)
-        way = best({way: self.infer(width, way, largest) for way in WAYS}) or DEFAULT
+        way = best({way: self.infer(width, way, largest) for way in self.form.ways}) or DEFAULT
         for batch in self.form.batches:
             if batch != largest:
                 self.infer(width, way, batch)

@@ -63,8 +63,8 @@ class Table:
 
 def tidy() -> None:
     """Give back what a measurement has taken; go on in the stream that a failed recording may have left."""
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.set_stream(torch.cuda.default_stream())
         torch.cuda.empty_cache()
 
