@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cluster import executors
 from data_prep import convert, phantom, store
-from mtl import data, slices as of_slices
+from mtl import data
 from mtl.config import Config, Model, Train
+from mtl.slices import folds_of
 from tests.benchmarks import (
     conversion,
     driving,
@@ -53,7 +54,7 @@ def makespans(_: Path) -> Iterator[Row]:
 
 def epochs(home: Path) -> Iterator[Row]:
     slices = data.load(*made_store(home))
-    fold = data.folds_of(slices, 5, 0, "validation")[0]
+    fold = folds_of(slices, 5, 0, "validation")[0]
     fold = replace(fold, train=fold.train[::2])
     for width in (8, 16):
         yield epoch.run(slices, fold, width, rounds=5)
@@ -61,7 +62,7 @@ def epochs(home: Path) -> Iterator[Row]:
 
 def trainers(home: Path) -> Iterator[Row]:
     slices = data.load(*made_store(home))
-    yield from trainer.rows(slices, data.folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
+    yield from trainer.rows(slices, folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
 
 
 def starts(home: Path) -> Iterator[Row]:
