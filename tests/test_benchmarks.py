@@ -25,7 +25,10 @@ from tests.benchmarks import (
 
 def test_the_epoch_benchmark_runs(slices: Slices) -> None:
     row = epoch.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
-    assert re.search(r"ours [\d.]+ slices/s, bare loop [\d.]+, ratio [\d.]+", row)
+    (bare,) = row.beside
+    assert row.rate
+    assert (bare.floor, bare.wanted) == (True, 1.03)
+    assert 0.2 < row.times(bare)[0] < 5
 
 
 def test_a_peer_that_is_not_installed_says_so(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,23 +94,46 @@ def test_every_way_of_loading_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_metrics_benchmark_finds_equal_values() -> None:
     head, component = metrics.rows(rounds=1)
-    assert re.search(r"Dice 0\.85: ours [\d.]+ .* MONAI [\d.]+ .* times ours, .*; values equal", head)
-    assert component.endswith(("values equal", "not measured, skimage is not installed"))
+    assert "Dice 0.85" in head.note
+    assert [peer.name for peer in head.beside] == ["MONAI's four calls", "scipy, whole volume", "reading the masks"]
+    assert [peer.name for peer in component.beside] == [
+        "MONAI",
+        "scipy, whole volume",
+        "cc3d",
+        "SimpleITK",
+        "memory copy",
+    ]
+    for row in (head, component):
+        assert row.beside[0].wanted == 5
+        assert row.ours[0] > 0
+        assert all(bool(peer.values) != bool(peer.missing) for peer in row.beside)
+
+
+def test_values_that_are_not_ours_stop_the_metrics_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "by_scipy", lambda *_: lambda: [0.5, 0.5, 0.5, 0.5])
+    with pytest.raises(AssertionError, match="scipy, whole volume, dice: differs from ours"):
+        metrics.metrics_row(rounds=1)
 
 
 def test_the_trainer_benchmark_takes_as_many_steps_on_networks_of_one_size(slices: Slices) -> None:
-    row = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
-    if row.endswith("not measured, ignite is not installed"):
-        return
-    ours, monai = map(float, re.findall(r"slices/s, ([\d.]+) GFLOP a slice", row))
+    pytest.importorskip("ignite")
+    rate, dice = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
+    ours, monai = map(float, re.findall(r", ([\d.]+)", rate.note.replace(" GFLOP a slice", ""))[:2])
     assert monai == pytest.approx(ours, rel=0.1)
-    assert re.search(r"ratio [\d.]+ .*; wanted 3 .*\n  Dice on validation patients after 28 steps: ours [\d.]+ ", row)
+    assert rate.beside[0].wanted == (3 if trainer.PRECISION == "bf16" else None)
+    assert rate.times(rate.beside[0])[0] > 0
+    assert dice.name.endswith("after 28 steps")
+    assert dice.wanted == dice.beside[0].values[0] - 0.02
+    assert 0 <= dice.ours[0] <= 1
 
 
 def test_the_trainer_benchmark_says_what_is_not_installed(slices: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ignite", None)
-    row = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
-    assert row.endswith("one thread: not measured, ignite is not installed")
+    rows = trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=2, rounds=1)
+    for row in rows:
+        assert row.ours
+        assert row.wanted is None
+        assert [peer.missing for peer in row.beside] == ["ignite is not installed"]
 
 
 def test_the_report_is_measured_with_its_metrics() -> None:

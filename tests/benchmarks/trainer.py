@@ -6,32 +6,40 @@ Both segment only. They have the same training slices, batch size, loss (cross-e
 rate, number of steps and thread, on networks of nearly the same arithmetic (GFLOP of a step, told a slice). Ours is a
 Trainer with its defaults; MONAI's is set up as its tutorials do: float32, contiguous, everything cached but the random
 transform. The rounds are the epochs of one training of each; loading, caching and scoring are not in the times. Dice
-still jumps from epoch to epoch in a training this short, so the median of the last ones stands beside the last.
+still jumps from epoch to epoch in a training this short, so the median of the last ones is compared.
 
 Wanted: 3 x MONAI's slices/s where the CPU has bf16 units, at a Dice that is at most 0.02 below its.
 """
 
 import math
 import statistics
-import warnings
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import RandomSampler
-from torch.utils.flop_counter import FlopCounterMode
 
 from mtl import evaluate, metrics
 from mtl.config import Config, Model, Optim, Train
-from mtl.network import resolve_precision
 from mtl.slices import Fold, Slices
+from mtl.network import resolve_precision
 from mtl.trainer import Trainer
-from tests.benchmarks.rows import interleaved, ratios, seconds, spread
+from tests.benchmarks.networks import basic_unet, step_gflop
+from tests.benchmarks.peers import Peer, beside, library, made
+from tests.benchmarks.rows import Beside, Row, interleaved, seconds
 
 CPU = torch.device("cpu")
 SETTINGS = Train(batch_size=4, device="cpu")
 OPTIM = Optim(lr=0.005)
 """Of profile=demo: there are some hundred steps, too."""
+PRECISION = resolve_precision(SETTINGS.precision, CPU)
+PEER = "MONAI's SupervisedTrainer"
+WANTED = 3
+"""x its slices/s, with bf16 units"""
+ALLOWED = 0.02
+"""of Dice, that ours may be below its"""
 LAST = 5
 """Epochs whose median Dice is told."""
 
@@ -57,14 +65,10 @@ class Monai:
     """What a MONAI user would write. ImportError where it or ignite, on which its engines run, is not installed."""
 
     def __init__(self, slices: Slices, fold: Fold, width: int) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # both import parts of torch that it deprecates
-            import ignite  # noqa: F401
-            from monai import engines, handlers
-            from monai.networks.nets import BasicUNet
+        library("ignite")
+        engines, handlers = library("monai.engines"), library("monai.handlers")
         torch.manual_seed(SETTINGS.seed)
-        features = (width, 2 * width, 4 * width, 8 * width, 16 * width, width)
-        self.network = BasicUNet(2, in_channels=1, out_channels=1, features=features, norm="batch", upsample="deconv")
+        self.network = basic_unet(width)
         self.slices, self.fold, self.dices = slices, fold, []
         optimiser = torch.optim.RMSprop(self.network.parameters(), lr=OPTIM.lr)
         decay = torch.optim.lr_scheduler.ExponentialLR(optimiser, OPTIM.decay)
@@ -127,35 +131,43 @@ class Monai:
         return self.engine.state.iteration
 
 
-def step_gflop(network: torch.nn.Module, size: int) -> float:
-    """Of one slice, forward and backward."""
-    with FlopCounterMode(display=False) as counter:
-        made = network.train()(torch.zeros(1, 1, size, size))
-        (made[0] if isinstance(made, tuple) else made).sum().backward()
-    return counter.get_total_flops() / 1e9
-
-
-def told(dices: list[float]) -> str:
-    return f"{dices[-1]:.3f} (median of the last {LAST} epochs {statistics.median(dices[-LAST:]):.3f})"
-
-
-def run(slices: Slices, fold: Fold, width: int, rounds: int) -> str:
-    """The rows: slices/s, their ratio round by round, and the Dice of both. The first epoch warms up."""
+def run(slices: Slices, fold: Fold, width: int, rounds: int) -> Iterator[Row]:
+    """Slices/s, and the Dice on validation patients that both came to. The first epoch warms up."""
     torch.set_num_threads(1)
+    peers = {PEER: Peer(partial(Monai, slices, fold, width), wanted=WANTED if PRECISION == "bf16" else None)}
+    trainings, missing = made(peers)
+    ours, monai = Ours(slices, fold, width), trainings.get(PEER)
+    ways = {"ours": ours.epoch, **({PEER: monai.epoch} if monai else {})}
+    rate = interleaved(ways, rounds)
+    assert monai is None or ours.steps == monai.steps
     size = slices.image_NYX.shape[1]
-    name = f"training against MONAI, {size} x {size}, width {width}, batch {SETTINGS.batch_size}, one thread"
-    try:
-        monai = Monai(slices, fold, width)
-    except ImportError as error:
-        return f"{name}: not measured, {error.name} is not installed"
-    ours = Ours(slices, fold, width)
-    rate = interleaved({"ours": ours.epoch, "MONAI": monai.epoch}, rounds)
-    assert ours.steps == monai.steps
-    gflop = [f"{step_gflop(way.network, size):.3g} GFLOP a slice" for way in (ours, monai)]
-    return (
-        f"{name}: ours ({resolve_precision(SETTINGS.precision, CPU)}) {spread(rate['ours'])} slices/s, {gflop[0]}; "
-        f"MONAI (float32) {spread(rate['MONAI'])} slices/s, {gflop[1]}; "
-        f"ratio {spread(ratios(rate['ours'], rate['MONAI']))}, {rounds} rounds; wanted 3 where the CPU has bf16 units\n"
-        f"  Dice on validation patients after {ours.steps} steps: ours {told(ours.dices)}, MONAI {told(monai.dices)}; "
-        "wanted at most 0.02 below MONAI's"
+    what = f"training against MONAI, {size} x {size}, width {width}, batch {SETTINGS.batch_size}, one thread"
+    yield Row(
+        what, "slices/s", rate["ours"], beside(peers, rate, missing), rate=True, note=_arithmetic(ours, monai, size)
+    )
+    yield _dices(f"{what}, after {ours.steps} steps", ours, monai, missing.get(PEER, ""))
+
+
+def _arithmetic(ours: Ours, monai: Monai | None, size: int) -> str:
+    """GFLOP of a step, told a slice; and why nothing is claimed where nothing is."""
+    told = [f"ours {PRECISION}, {step_gflop(ours.network, size):.3g} GFLOP a slice"]
+    if monai:
+        told.append(f"MONAI float32, {step_gflop(monai.network, size):.3g}")
+    if PRECISION != "bf16":
+        told.append(f"this CPU has no bf16 units: {WANTED} x MONAI is not claimed")
+    return "; ".join(told)
+
+
+def _dices(what: str, ours: Ours, monai: Monai | None, missing: str) -> Row:
+    """Medians of the last epochs; ours is to be at most ALLOWED below MONAI's."""
+    dice = statistics.median(ours.dices[-LAST:])
+    theirs = statistics.median(monai.dices[-LAST:]) if monai else None
+    return Row(
+        what,
+        f"Dice, median of the last {LAST} epochs",
+        (dice,),
+        (Beside(PEER, () if theirs is None else (theirs,), missing=missing),),
+        rate=True,
+        wanted=None if theirs is None else theirs - ALLOWED,
+        note=f"last epoch: ours {ours.dices[-1]:.3f}" + (f", MONAI {monai.dices[-1]:.3f}" if monai else ""),
     )
