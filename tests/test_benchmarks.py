@@ -123,7 +123,7 @@ def test_the_trainer_benchmark_takes_as_many_steps_on_networks_of_one_size(slice
     assert rate.beside[0].wanted == (3 if trainer.PRECISION == "bf16" else None)
     assert rate.times(rate.beside[0])[0] > 0
     assert dice.name.endswith("after 28 steps")
-    assert dice.wanted == dice.beside[0].values[0] - 0.02
+    assert dice.wanted == round(dice.beside[0].values[0] - 0.02, 3)
     assert 0 <= dice.ours[0] <= 1
 
 

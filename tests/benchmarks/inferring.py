@@ -31,8 +31,8 @@ from tests.benchmarks.stepping import CPU, made_up
 
 SETTINGS = Train(device="cpu")
 PRECISION = resolve_precision(SETTINGS.precision, CPU)
-EQUAL = 0.999
-"""share of a mask's pixels: bf16 rounds those that are as likely as not"""
+EQUAL = 0.98 if PRECISION == "bf16" else 0.999
+"""share of a mask's pixels: untrained, many are as likely as not, and bf16 has three digits"""
 
 
 def trained(width: int, placed: Placed) -> UNet:

@@ -168,6 +168,6 @@ def _dices(what: str, ours: Ours, monai: Monai | None, missing: str) -> Row:
         (dice,),
         (Beside(PEER, () if theirs is None else (theirs,), missing=missing),),
         rate=True,
-        wanted=None if theirs is None else theirs - ALLOWED,
+        wanted=None if theirs is None else round(theirs - ALLOWED, 3),
         note=f"last epoch: ours {ours.dices[-1]:.3f}" + (f", MONAI {monai.dices[-1]:.3f}" if monai else ""),
     )
