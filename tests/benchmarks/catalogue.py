@@ -11,9 +11,12 @@ from mtl import data
 from mtl.config import Config, Model, Train
 from mtl.slices import folds_of
 from tests.benchmarks import (
+    augmenting,
+    bootstrapping,
     conversion,
     driving,
     epoch,
+    inferring,
     launching,
     loading,
     makespan,
@@ -23,6 +26,7 @@ from tests.benchmarks import (
     reporting,
     results,
     starting,
+    stepping,
     submitting,
     trainer,
     trial,
@@ -62,7 +66,7 @@ def epochs(home: Path) -> Iterator[Row]:
 
 def trainers(home: Path) -> Iterator[Row]:
     slices = data.load(*made_store(home))
-    yield from trainer.rows(slices, folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
+    yield from trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
 
 
 def starts(home: Path) -> Iterator[Row]:
@@ -80,10 +84,14 @@ def submits(home: Path) -> Iterator[Row]:
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "conversion": lambda _: conversion.rows(),
     "loading": lambda _: loading.rows(),
+    "augment": lambda _: augmenting.rows(),
+    "step": lambda _: stepping.rows(),
     "epoch": epochs,
     "trainer": trainers,
+    "infer": lambda _: inferring.rows(),
     "metrics": lambda _: metrics.rows(),
-    "report": lambda _: reporting.rows(rounds=3),
+    "bootstrap": lambda _: bootstrapping.rows(),
+    "report": lambda _: reporting.rows(),
     "trial": trials,
     "start": starts,
     "launch": lambda _: iter([launching.run(rounds=5)]),

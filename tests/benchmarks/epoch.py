@@ -11,9 +11,9 @@ import torch
 
 from mtl import augment
 from mtl.config import Config, Model, Train
-from mtl.slices import Fold, Slices
 from mtl.loss import area_loss, joint_loss, segmentation_loss
 from mtl.network import UNet, arithmetic
+from mtl.slices import Fold, Slices
 from mtl.trainer import Trainer
 from tests.benchmarks.rows import Beside, Row, interleaved, seconds
 

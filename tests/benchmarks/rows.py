@@ -100,8 +100,3 @@ def interleaved(
         for name in [*ways][first:] + [*ways][:first]:
             measured[name].append(ways[name]())
     return {name: values[warm_up:] for name, values in measured.items()}
-
-
-def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Round by round."""
-    return [a / b for a, b in zip(above, below, strict=True)]

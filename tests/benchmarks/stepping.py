@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from mtl.config import Config, Model, Train
-from mtl.slices import Fold, Slices
 from mtl.loss import area_loss, joint_loss, segmentation_loss
 from mtl.network import UNet, arithmetic, resolve_precision
+from mtl.slices import Fold, Slices
 from mtl.trainer import Trainer
 from tests.benchmarks.networks import PEERS, logits_of, matrix_products, step_gflop
 from tests.benchmarks.peers import Peer, Work, compared, per_second

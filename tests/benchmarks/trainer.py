@@ -23,8 +23,8 @@ from torch.utils.data import RandomSampler
 
 from mtl import evaluate, metrics
 from mtl.config import Config, Model, Optim, Train
-from mtl.slices import Fold, Slices
 from mtl.network import resolve_precision
+from mtl.slices import Fold, Slices
 from mtl.trainer import Trainer
 from tests.benchmarks.networks import basic_unet, step_gflop
 from tests.benchmarks.peers import Peer, beside, library, made
