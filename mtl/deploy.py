@@ -8,6 +8,7 @@ takes and gives arrays, through Predictor. Both want this package installed wher
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mtl import checkpoint
 from mtl.config import Config, from_dict
@@ -106,8 +108,19 @@ def deployed(run: RunFolder, *, of_slices: bool = False) -> Deployed:
             f"{run.best}: is not the network of its config.yaml, with {areas} structures ({', '.join(structures)}); "
             "copy the fold's folder again from where it was trained"
         ) from None
+    quicken(network.eval())
     row_mm, column_mm = facts["pixel_spacing_mm"]
     return Deployed(network, row_mm * column_mm, config.train.precision, structures, config.train.normalisation).eval()
+
+
+def quicken(network: nn.Module) -> None:
+    """Put each BatchNorm of a network in evaluation mode into the convolution before it, and its weights into the
+    layout that convolutions like: the same answers up to rounding, in half the time (tests/benchmarks, `infer`)."""
+    for block in [part for part in network.modules() if isinstance(part, nn.Sequential)]:
+        for place, (convolution, norm) in enumerate(pairwise([*block])):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                block[place], block[place + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def told(run: RunFolder) -> tuple[Config, int, dict[str, Any]]:

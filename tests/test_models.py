@@ -184,3 +184,17 @@ def test_what_stands_in_their_way_is_one_line(sweep: Path, tmp_path: Path, capsy
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition("/")[0] for line in lines] == ["models:"] * 3
     assert lines[2].endswith(f"(sweep/{folder.name}/fold_2)")
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_norms_put_into_convolutions_change_no_answer(norm: str) -> None:
+    torch.manual_seed(0)
+    network, image = UNet(width=4, size=32, norm=norm), torch.randn(3, 1, 32, 32)
+    with torch.no_grad():
+        network(image)  # BatchNorm's statistics are of these images
+        logits, area = network.eval()(image)
+        deploy.quicken(network)
+        quick_logits, quick_area = network(image)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in network.modules())
+    assert torch.allclose(quick_logits, logits, atol=1e-4)
+    assert torch.allclose(quick_area, area, atol=1e-4)

@@ -3,7 +3,7 @@
     python -m tests.benchmarks infer
 
 Ours twice: as an epoch's scoring runs it (mtl/evaluate.py: the network as it was trained, channels_last) and as
-mtl.predict runs it (mtl/deploy.py); both in bf16 where the CPU has units for it, both with their normalisation, both
+mtl.predict runs it (mtl/deploy.py: BatchNorm in the convolutions, channels_last); both in bf16 where the CPU has units for it, both with their normalisation, both
 without stacking and largest components. The others are in evaluation and inference mode, float32 and contiguous, as
 their users run them; plain PyTorch is our own network run so: the paper's way. All begin with the same grey levels and
 give what is likelier than not; plain PyTorch's is checked to be ours. The floor: matrix products with the arithmetic
@@ -20,7 +20,7 @@ from torch import nn
 
 from mtl import augment
 from mtl.config import Train
-from mtl.deploy import Deployed
+from mtl.deploy import Deployed, quicken
 from mtl.evaluate import labels_of
 from mtl.network import UNet, arithmetic, resolve_precision
 from mtl.placed import Placed
@@ -63,6 +63,8 @@ def like_evaluate(network: UNet, placed: Placed) -> Work:
 
 def like_predict(network: UNet, placed: Placed) -> Work:
     """What mtl.predict calls for each fold."""
+    network = deepcopy(network)
+    quicken(network)
     module = Deployed(network, placed.slices.pixel_mm2, SETTINGS.precision, placed.slices.structures).eval()
 
     @torch.inference_mode()
