@@ -82,10 +82,13 @@ def columns(names: Sequence[str], structures: Sequence[str]) -> tuple[str, ...]:
 
 def volumes(slices: Slices, index_N: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     """Patient, phase and the positions in `index_N` of each volume's labelled slices, base to apex."""
-    keys = np.stack([slices.patient_N[index_N], slices.phase_N[index_N]], axis=1)
-    for patient, phase in np.unique(keys, axis=0):
-        where = np.flatnonzero((keys == (patient, phase)).all(axis=1))
-        yield int(patient), int(phase), where[np.argsort(slices.level_N[index_N[where]])]
+    patient_N, phase_N = slices.patient_N[index_N], slices.phase_N[index_N]
+    order = np.lexsort((slices.level_N[index_N], phase_N, patient_N))
+    patient_N, phase_N = patient_N[order], phase_N[order]
+    begins = 1 + np.flatnonzero((np.diff(patient_N) != 0) | (np.diff(phase_N) != 0))
+    for where in np.split(order, begins) if len(order) else []:
+        first = index_N[where[0]]
+        yield int(slices.patient_N[first]), int(slices.phase_N[first]), where
 
 
 def volume_rows(slices: Slices, predicted: Prediction, set_name: str) -> list[dict[str, Any]]:

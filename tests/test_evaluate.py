@@ -115,6 +115,17 @@ def test_prediction_keeps_one_component_per_volume(slices: Slices, config: Confi
         assert (metrics.largest_component(volume) == volume).all()
 
 
+def test_volumes_are_found_in_any_order_of_the_slices() -> None:
+    slices = two_volumes()
+    index_N = np.random.default_rng(0).permutation(6)[:5]
+    found = [(patient, phase, index_N[where].tolist()) for patient, phase, where in evaluate.volumes(slices, index_N)]
+    wanted = {(p, t): [] for p, t in sorted(zip(slices.patient_N[index_N], slices.phase_N[index_N], strict=True))}
+    for n in sorted(index_N, key=lambda n: slices.level_N[n]):
+        wanted[slices.patient_N[n], slices.phase_N[n]].append(n)
+    assert found == [(*volume, of_one) for volume, of_one in wanted.items()]
+    assert [*evaluate.volumes(slices, index_N[:0])] == []
+
+
 def test_a_volume_of_which_nothing_is_predicted_has_no_distances(tmp_path: Path) -> None:
     slices = two_volumes()
     prediction = Prediction(np.arange(6), np.zeros((6, 10, 10), bool), np.zeros((6, 1), np.float32), regressed=True)
