@@ -19,7 +19,7 @@ from data_prep import store as cine
 from data_prep.files import write_text
 from mtl import data
 from mtl.config import Config, from_dict
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 
 PROBE_LOW, PROBE_HIGH = 0.8, 1.5
 """how far an epoch's time may lie from that of a few steps"""
@@ -201,7 +201,7 @@ def _earlier_epochs(runs: Path) -> dict[str, list[float]]:
     for path in runs.glob("*/*/fold_*/config.yaml"):
         run = RunFolder(path.parent)
         try:
-            kind = _kind(yaml.safe_load(path.read_text()))
+            kind = _kind(read_settings(path))
         except (OSError, KeyError, TypeError, yaml.YAMLError):  # of another version, or damaged: no help here
             continue
         found.setdefault(kind, []).extend(record["seconds"] for record in run.epochs())

@@ -23,7 +23,7 @@ import yaml
 from cluster import failures
 from data_prep.files import read
 from mtl.config import Config, flat, fold_dict, from_dict
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 
 PATIENT = "patient"
 OF_PATIENTS = ("volumes.csv", "slices.csv")
@@ -97,7 +97,7 @@ def _patient_rows(runs: Iterable[RunFolder]) -> Iterator[tuple[str, Path, dict[s
 def _store_of(run: RunFolder) -> str:
     path = run.path / "config.yaml"
     with naming(path):
-        return str(yaml.safe_load(read(path)).get("data_digest", "")) if path.exists() else ""
+        return str(read_settings(path).get("data_digest", "")) if path.exists() else ""
 
 
 def of_fold(run: RunFolder, numbers: Mapping[Patient, str]) -> Iterator[tuple[str, str]]:
@@ -123,7 +123,7 @@ def of_fold(run: RunFolder, numbers: Mapping[Patient, str]) -> Iterator[tuple[st
 
 def _settings(path: Path) -> str:
     """Those that there are; each of them is a number or one of a few words, but for the store's digest."""
-    told = yaml.safe_load(read(path))
+    told = read_settings(path)
     fold = int(told.pop("fold"))
     known = flat(asdict(Config()))
     kept = _only(told, known, "")

@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cluster import costs, probe, slurm, submission
 from cluster import watched as watched_jobs
 from cluster.driver import driver_of, log_of
 from cluster.slurm import Job
 from cluster.watched import Watched
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 
 WATCH_S = 60.0
 """between two questions to Slurm; the run folders are read as often"""
@@ -38,6 +36,8 @@ class Fold:
     state: str
     """done, failed, stopped, runs, waits, lost (begun, and no job has it) or new"""
     told: str
+    seconds: float
+    """that its epochs took"""
 
 
 def folds(sweep_folder: Path, watched: Mapping[str, Watched], jobs: Mapping[str, Job]) -> list[Fold]:
@@ -51,25 +51,34 @@ def folds(sweep_folder: Path, watched: Mapping[str, Watched], jobs: Mapping[str,
 
 
 def _fold(run: RunFolder, watched: Watched | None, jobs: Mapping[str, Job]) -> Fold:
+    records = run.epochs()
+    state, what = _state(run, records, watched, jobs)
     configuration, number = run.path.parent.name, int(run.path.name.removeprefix("fold_"))
-    outcome, records = run.outcome(), run.epochs()
+    return Fold(configuration, number, state, what, sum(record["seconds"] for record in records))
+
+
+def _state(
+    run: RunFolder, records: Sequence[Mapping[str, Any]], watched: Watched | None, jobs: Mapping[str, Job]
+) -> tuple[str, str]:
+    """As in Fold, and what is told of it."""
+    outcome = run.outcome()
     if outcome == "DONE":
         facts = run.facts()
-        return Fold(configuration, number, "done", f"Dice {facts['dice_val']:.3f} in epoch {facts['best_epoch']}")
+        return "done", f"Dice {facts['dice_val']:.3f} in epoch {facts['best_epoch']}"
     if outcome:
-        return Fold(configuration, number, outcome.lower(), _why(run, watched))
+        return outcome.lower(), _why(run, watched)
     wanted = _epochs_wanted(run, watched)
     so_far = f"epoch {len(records)} of {wanted}"
     job = jobs.get(watched.id) if watched else None
     queued = f", queued {watched.queued} times" if watched and watched.queued > 1 else ""
     if job and job.waits:
-        return Fold(configuration, number, "waits", f"job {job.id} ({job.reason}){queued}; {so_far}")
+        return "waits", f"job {job.id} ({job.reason}){queued}; {so_far}"
     pace = _pace(records, wanted)
     if job and job.alive:
-        return Fold(configuration, number, "runs", f"job {job.id} on {job.nodes}{queued}; {so_far}{pace}")
+        return "runs", f"job {job.id} on {job.nodes}{queued}; {so_far}{pace}"
     if watched:
-        return Fold(configuration, number, "lost", f"job {watched.id} was {watched.state}; {so_far}")
-    return Fold(configuration, number, "runs" if records else "new", f"{so_far}{pace}")
+        return "lost", f"job {watched.id} was {watched.state}; {so_far}"
+    return "runs" if records else "new", f"{so_far}{pace}"
 
 
 def _why(run: RunFolder, watched: Watched | None) -> str:
@@ -88,7 +97,7 @@ def _epochs_wanted(run: RunFolder, watched: Watched | None) -> int:
     config = watched.fold.get("config") if watched else None
     path = run.path / "config.yaml"
     if config is None and path.exists():
-        config = yaml.safe_load(path.read_text())
+        config = read_settings(path)
     return int(config["train"]["epochs"]) if config else 0
 
 
@@ -123,7 +132,8 @@ def report(sweep_folder: Path) -> str:
         what = f"name one of the sweeps in it: {', '.join(inside)}" if inside else "no fold has begun"
         raise ValueError(f"{sweep_folder}: not a sweep's folder; {what}")
     jobs, silent = _jobs(watched, driver)
-    lines = _lines(folds(sweep_folder, watched, jobs))
+    made = folds(sweep_folder, watched, jobs)
+    lines = _lines(made)
     if driver and not silent:
         job = jobs.get(driver)
         state = f"{job.state} {job.nodes or job.reason}".strip() if job else "has ended"
@@ -131,7 +141,7 @@ def report(sweep_folder: Path) -> str:
     lines += [silent] if silent else []
     lines += _canary(sweep_folder)
     lines += [f"node {node} failed and is left out: {told}" for node, told in sorted(kept.bad_nodes.items())]
-    return "\n".join([*lines, *_hours(sweep_folder, watched)])
+    return "\n".join([*lines, *_hours(sweep_folder, watched, made)])
 
 
 def _canary(sweep_folder: Path) -> list[str]:
@@ -141,15 +151,14 @@ def _canary(sweep_folder: Path) -> list[str]:
     return [f"canary on {answer.node} failed: {line}; log: {log}" for line in answer.problems] if answer else []
 
 
-def _hours(sweep_folder: Path, watched: Mapping[str, Watched]) -> list[str]:
+def _hours(sweep_folder: Path, watched: Mapping[str, Watched], made: Sequence[Fold]) -> list[str]:
     """What was expected, and what was used: by the accounting where there is one, else by the run folders."""
     expected, gpus = costs.kept(sweep_folder)
     used = slurm.gpu_hours(w.id for w in watched.values()) if watched and gpus else None
     lines = [f"expected: {expected}"] if expected else []
     if used is not None:
         return [*lines, f"GPU hours used (sacct): {used:.2f}"]
-    paths = sweep_folder.glob("*/fold_*/epochs.jsonl")
-    hours = sum(record["seconds"] for path in paths for record in RunFolder(path.parent).epochs()) / 3600
+    hours = sum(fold.seconds for fold in made) / 3600
     unit, factor = ("GPU hours", gpus) if gpus else ("hours of CPU jobs" if watched else "hours", 1)
     return [*lines, f"{unit} used (epochs in the run folders): {hours * factor:.2f}"] if hours else lines
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -22,7 +21,7 @@ from mtl import checkpoint
 from mtl.config import Config, from_dict
 from mtl.evaluate import labels_of
 from mtl.network import UNet, arithmetic
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 from mtl.structures import structures_of
 
 
@@ -128,7 +127,7 @@ def told(run: RunFolder) -> tuple[Config, int, dict[str, Any]]:
     if run.outcome() != "DONE" or run.lost():
         why = f"lost {', '.join(run.lost())}" if run.lost() else f"{run.outcome() or 'not done'}"
         raise ValueError(f"{run.path}: {why}; a model wants a finished fold: run the same sweep again")
-    values, facts = dict(yaml.safe_load((run.path / "config.yaml").read_text())), run.facts()
+    values, facts = dict(read_settings(run.path / "config.yaml")), run.facts()
     number = int(values.pop("fold"))
     if missing := [name for name in ("size", "pixel_spacing_mm", "best_epoch") if name not in facts]:
         raise ValueError(f"{run.path}: DONE says no {', '.join(missing)}; train it again with this version")

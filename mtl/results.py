@@ -18,7 +18,7 @@ import yaml
 from mtl import cases
 from mtl.config import BRANCHES, Config, flat, from_dict
 from mtl.metrics import DISTANCES, VOLUME_METRICS
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 from mtl.structures import COLUMN, structures_of
 
 PHASE_SETS = ("ED", "ES", "all")
@@ -213,7 +213,7 @@ def _trained(folder: Path, structure: str) -> Trained:
 
 def _config(path: Path) -> Config:
     try:
-        values = dict(yaml.safe_load(path.read_text()))
+        values = dict(read_settings(path))
         values.pop("fold")
         return from_dict(Config, values)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:

@@ -19,7 +19,7 @@ import yaml
 
 from data_prep.files import read
 from mtl.config import Config, flat
-from mtl.runfolder import RunFolder
+from mtl.runfolder import RunFolder, read_settings
 from mtl.structures import COLUMN
 from sweeps import alike
 from sweeps.asked import Asked, Proposed
@@ -152,7 +152,7 @@ def _config(runs: Sequence[RunFolder]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return flat(asdict(Config())) | flat(yaml.safe_load(path.read_text()))
+        return flat(asdict(Config())) | flat(read_settings(path))
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: damaged ({str(error).splitlines()[0]}); {AGAIN}") from None
 

@@ -12,7 +12,7 @@ import yaml
 
 from cluster.folds import mean_over_folds
 from mtl.config import flat
-from mtl.runfolder import OUTCOMES, RunFolder
+from mtl.runfolder import OUTCOMES, RunFolder, read_settings
 from sweeps.asked import Proposed
 from sweeps.results import mean_sd
 
@@ -135,7 +135,7 @@ class Configuration:
         return any(changed)
 
     def _read_config(self, path: Path) -> None:
-        self.config = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "fold"}
+        self.config = {key: value for key, value in read_settings(path).items() if key != "fold"}
         count, home = self.config["train"]["folds"], path.parent.parent  # their number may be searched, too
         more = [Fold(RunFolder(home / f"fold_{k}"), k) for k in range(len(self.folds), count)]
         self.folds = [*self.folds[:count], *more]

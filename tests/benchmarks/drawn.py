@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mtl.data import Fold, Slices, Stack
+from mtl.slices import Fold, Slices, Stack
 
 RINGS = 16
 """that are drawn; the slices take them in turn"""

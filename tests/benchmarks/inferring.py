@@ -4,7 +4,7 @@
 
 Ours twice: as an epoch's scoring runs it (mtl/evaluate.py: the network as it was trained, channels_last) and as
 mtl.predict runs it (mtl/deploy.py: channels_last, and BatchNorm put into the convolutions); both in bf16 where the CPU
-has units for it, both with their normalisation, both without stacking and largest components. The others are in evaluation and
+has units for it, with their normalisation, without stacking and largest components. The others are in evaluation and
 inference mode, float32 and contiguous, as their users run them; plain PyTorch is our own network run so: the paper's
 way. All begin with the same grey levels and give what is likelier than not; plain PyTorch's is checked to be ours. The
 floor: matrix products with the arithmetic of our network and its precision.
