@@ -16,6 +16,7 @@ from tests.benchmarks import (
     conversion,
     driving,
     epoch,
+    fivefolds,
     inferring,
     launching,
     loading,
@@ -25,7 +26,9 @@ from tests.benchmarks import (
     queueing,
     reporting,
     results,
+    scaling,
     starting,
+    statusing,
     stepping,
     submitting,
     trainer,
@@ -48,12 +51,12 @@ def made_store(home: Path) -> tuple[Path, str]:
 def trials(home: Path) -> Iterator[Row]:
     path, digest = made_store(home)
     tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
-    yield trial.run(tiny, path, few=2, many=8, rounds=5)
+    yield trial.run(tiny, path, few=1, many=5, rounds=5)
 
 
 def makespans(_: Path) -> Iterator[Row]:
     with executors.local_ray() as scratch:
-        yield makespan.run(scratch, configurations=8, slots=4, mean_s=6.0, rounds=5)
+        yield makespan.run(scratch, configurations=8, slots=4, mean_s=4.0, rounds=5)
 
 
 def epochs(home: Path) -> Iterator[Row]:
@@ -98,8 +101,11 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "makespan": makespans,
     "mirror": lambda _: mirroring.rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
     "driver": lambda _: iter([driving.run(trials=1000)]),
-    "broker": lambda _: queueing.run(configurations=1000, gpus=200),
+    "broker": lambda _: queueing.run(configurations=500, gpus=200),
     "submit": submits,
+    "status": lambda _: statusing.rows(),
+    "scaling": lambda _: scaling.rows(rounds=2),
+    "fivefolds": lambda _: fivefolds.rows(steps=6),
 }
 
 
