@@ -1,42 +1,22 @@
 """Every benchmark by its name, in the size that `make bench` gives it."""
 
+import importlib
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cluster import executors
 from data_prep import convert, phantom, store
-from mtl import data
 from mtl.config import Config, Model, Train
-from mtl.slices import folds_of
-from tests.benchmarks import (
-    augmenting,
-    bootstrapping,
-    conversion,
-    driving,
-    epoch,
-    fivefolds,
-    inferring,
-    launching,
-    loading,
-    makespan,
-    metrics,
-    mirroring,
-    queueing,
-    reporting,
-    results,
-    scaling,
-    starting,
-    statusing,
-    stepping,
-    submitting,
-    trainer,
-    trial,
-)
+from tests.benchmarks import results
 from tests.benchmarks.rows import Row
-from tests.slurm.conftest import obstacle
-from tests.slurm.testbed import Cluster
+
+
+def of(module: str) -> Any:
+    """A module beside this one, imported where it is measured: torch, Ray, MLflow and MONAI take seconds each."""
+    return importlib.import_module(f"tests.benchmarks.{module}")
 
 
 def made_store(home: Path) -> tuple[Path, str]:
@@ -48,64 +28,74 @@ def made_store(home: Path) -> tuple[Path, str]:
     return path, store.open(path).digest
 
 
+def made_fold(home: Path) -> tuple[Any, Any]:
+    """Its slices and the first of five folds."""
+    from mtl import data
+    from mtl.slices import folds_of
+
+    slices = data.load(*made_store(home))
+    return slices, folds_of(slices, 5, 0, "validation")[0]
+
+
 def trials(home: Path) -> Iterator[Row]:
     path, digest = made_store(home)
     tiny = Config(digest, Model(width=2), Train(epochs=2, device="cpu", augment_copies=0))
-    yield trial.run(tiny, path, few=1, many=5, rounds=5)
+    yield of("trial").run(tiny, path, few=1, many=4, rounds=5)
 
 
 def makespans(_: Path) -> Iterator[Row]:
     with executors.local_ray() as scratch:
-        yield makespan.run(scratch, configurations=8, slots=4, mean_s=4.0, rounds=5)
+        yield of("makespan").run(scratch, configurations=8, slots=4, mean_s=3.0, rounds=5)
 
 
 def epochs(home: Path) -> Iterator[Row]:
-    slices = data.load(*made_store(home))
-    fold = folds_of(slices, 5, 0, "validation")[0]
-    fold = replace(fold, train=fold.train[::2])
+    slices, fold = made_fold(home)
+    fold = replace(fold, train=fold.train[::3])
     for width in (8, 16):
-        yield epoch.run(slices, fold, width, rounds=5)
+        yield of("epoch").run(slices, fold, width, rounds=5)
 
 
 def trainers(home: Path) -> Iterator[Row]:
-    slices = data.load(*made_store(home))
-    yield from trainer.run(slices, folds_of(slices, 5, 0, "validation")[0], width=8, rounds=11)
+    yield from of("trainer").run(*made_fold(home), width=8, rounds=9)
 
 
 def starts(home: Path) -> Iterator[Row]:
-    yield starting.run(*made_store(home), rounds=7)
+    yield of("starting").run(*made_store(home), rounds=5)
 
 
 def submits(home: Path) -> Iterator[Row]:
+    from tests.slurm.conftest import obstacle
+    from tests.slurm.testbed import Cluster
+
     if reason := obstacle():
         yield Row("queueing 20 x 5 folds on the tests' Slurm", "s", (), missing=reason)
         return
     with Cluster(home / "slurm") as cluster:
-        yield submitting.run(cluster.environment())
+        yield of("submitting").run(cluster.environment())
 
 
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    "conversion": lambda _: conversion.rows(),
-    "loading": lambda _: loading.rows(),
-    "augment": lambda _: augmenting.rows(),
-    "step": lambda _: stepping.rows(),
+    "conversion": lambda _: of("conversion").rows(),
+    "loading": lambda _: of("loading").rows(patients=10),
+    "augment": lambda _: of("augmenting").rows(),
+    "step": lambda _: of("stepping").rows({8: 8, 16: 4}),
     "epoch": epochs,
     "trainer": trainers,
-    "infer": lambda _: inferring.rows(),
-    "metrics": lambda _: metrics.rows(),
-    "bootstrap": lambda _: bootstrapping.rows(),
-    "report": lambda _: reporting.rows(),
+    "infer": lambda _: of("inferring").rows(batch=8),
+    "metrics": lambda _: of("metrics").rows(),
+    "bootstrap": lambda _: of("bootstrapping").rows(),
+    "report": lambda _: of("reporting").rows(),
     "trial": trials,
     "start": starts,
-    "launch": lambda _: iter([launching.run(rounds=5)]),
+    "launch": lambda _: iter([of("launching").run(rounds=5)]),
     "makespan": makespans,
-    "mirror": lambda _: mirroring.rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
-    "driver": lambda _: iter([driving.run(trials=1000)]),
-    "broker": lambda _: queueing.run(configurations=500, gpus=200),
+    "mirror": lambda _: of("mirroring").rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
+    "driver": lambda _: iter([of("driving").run(trials=1000)]),
+    "broker": lambda _: of("queueing").run(configurations=300, gpus=200),
     "submit": submits,
-    "status": lambda _: statusing.rows(),
-    "scaling": lambda _: scaling.rows(rounds=2),
-    "fivefolds": lambda _: fivefolds.rows(steps=6),
+    "status": lambda _: of("statusing").rows(),
+    "scaling": lambda _: of("scaling").rows(rounds=2),
+    "fivefolds": lambda _: of("fivefolds").rows(steps=4),
 }
 
 
