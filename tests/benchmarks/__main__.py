@@ -21,7 +21,7 @@ from tests.benchmarks.rows import Row
 
 def alone(name: str, home: Path) -> tuple[list[Row], bool]:
     """catalogue.shown in a process of its own: it inherits no other benchmark's memory or threads."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, get_context("spawn"), catalogue.end_with_parent) as process:
         return process.submit(catalogue.shown, name, home).result()
 
 
@@ -54,4 +54,9 @@ def main(asked: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("\nbench: interrupted; without a name, RESULTS.md has what was measured", file=sys.stderr)
+        status = 130
+    sys.exit(status)
