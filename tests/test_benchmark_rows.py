@@ -1,5 +1,6 @@
 """The table of what was measured: ratios, claims, RESULTS.md, and how `make bench` ends. By hand."""
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.benchmarks import __main__ as command
 from tests.benchmarks import catalogue, results
 from tests.benchmarks.rows import Beside, Row, interleaved, spread
 
+ROOT = Path(__file__).parents[1]
 COST = Row("conversion", "ms", [2.0, 4.0], [Beside("MONAI", [8.0, 12.0], 3), Beside("bytes", [1.0, 1.0], 2.5, True)])
 RATE = Row("epoch", "slices/s", [20.0], [Beside("MONAI", [10.0]), Beside("bare", [25.0], floor=True)], rate=True)
 
@@ -109,3 +111,13 @@ def test_one_that_fails_is_a_line_of_the_table(capsys: pytest.CaptureFixture[str
 def test_an_unknown_name_is_told_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["conversions"]) == 2
     assert capsys.readouterr().err.startswith("no benchmark conversions; there are conversion, loading, ")
+
+
+def test_what_the_readme_quotes_stands_in_the_results() -> None:
+    quoted = (ROOT / "README.md").read_text().partition("## How fast")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in quoted.splitlines() if line.startswith("| ")][2:]
+    table = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
+    day = re.search(r"\d{4}-\d\d-\d\d", quoted)[0]
+    of_day = table.partition(f"## {day}")[2].partition("\n## ")[0]
+    assert len(rows) == 3
+    assert [cell for row in rows for cell in row if cell not in of_day] == []

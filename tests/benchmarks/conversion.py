@@ -271,7 +271,7 @@ def rows(rounds: int = 5) -> Iterator[Row]:
     """All of it."""
     with tempfile.TemporaryDirectory() as home:
         raw = Path(home) / "raw"
-        phantom.make(raw, patients=1, slices=10, phases=20, seed=0)
+        phantom.make(raw, patients=1, slices=10, phases=10, seed=0)
         yield against_peers("the phantom's files", raw, rounds)
         folder = os.environ.get("BRANCHPOINT_REAL_DATA")
         if not folder:
@@ -280,7 +280,7 @@ def rows(rounds: int = 5) -> Iterator[Row]:
             real_case(Path(folder), Path(home) / "real")
             yield against_peers("a real case", Path(home) / "real", rounds)
     for on in (None, MEMORY) if Path(MEMORY).is_dir() else (None,):
-        yield two_workers(few=5, many=35, slices=10, phases=10, rounds=rounds, on=on)
+        yield two_workers(few=5, many=25, slices=10, phases=10, rounds=rounds, on=on)
     yield from linearity(few=5, many=50, slices=6, phases=5, rounds=rounds)
 
 
