@@ -2,7 +2,8 @@
 
 A Place is picklable: a trial takes it along and queues its folds through it. Folds are Ray tasks, not actors: tasks
 reuse warm worker processes (0.2 s a configuration), new actors import torch again each time (17 s a configuration).
-One thread per fold on CPUs: beside other busy processes a two-thread step slowed down seven times.
+One thread per fold on CPUs: that is the fastest (cluster/sites/local.yaml has the figures), and beside other busy
+processes a two-thread step slowed down seven times.
 """
 
 import os
