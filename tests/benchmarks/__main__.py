@@ -40,14 +40,20 @@ def main(asked: list[str]) -> int:
         print(f"no benchmark {', '.join(sorted(unknown))}; there are {there}", file=sys.stderr)
         return 2
     names = asked or [*catalogue.BENCHMARKS]
-    begin, before, rows, failed = time.monotonic(), results.earlier(), [], []
-    print(f"{date.today()}: {results.machine()}; {results.versions()}\n", flush=True)
+    day, begin, before = (
+        date.today(),
+        time.monotonic(),
+        results.earlier(),
+    )  # of its beginning: it may end after midnight
+    rows: list[Row] = []
+    failed: list[str] = []
+    print(f"{day}: {results.machine()}; {results.versions()}\n", flush=True)
     for number, (measured, ended) in enumerate(measure(names), start=1):
         rows += measured
         failed += [] if ended else [names[number - 1]]
         if not asked:  # after each one, so that what was measured stays when the rest is cut off
             minutes = (time.monotonic() - begin) / 60
-            results.write(results.section(date.today(), rows, minutes, names[number:]), before)
+            results.write(results.section(day, rows, minutes, names[number:]), before)
     missed = [row.name for row in rows if row.missed()]
     print(*(f"missed: {name}" for name in missed), *(f"failed: {name}" for name in failed), sep="\n")
     return 1 if missed or failed else 0
