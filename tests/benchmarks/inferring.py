@@ -25,15 +25,21 @@ from mtl.deploy import Deployed, quicken
 from mtl.evaluate import labels_of
 from mtl.network import UNet, arithmetic, resolve_precision
 from mtl.placed import Placed
+from tests.benchmarks import drawn
 from tests.benchmarks.networks import PEERS, forward_gflop, logits_of, matrix_products
 from tests.benchmarks.peers import Peer, Work, beside, made, milliseconds
 from tests.benchmarks.rows import Row, interleaved
-from tests.benchmarks.stepping import CPU, made_up
+from tests.benchmarks.stepping import CPU
 
 SETTINGS = Train(device="cpu")
 PRECISION = resolve_precision(SETTINGS.precision, CPU)
 EQUAL = 0.98 if PRECISION == "bf16" else 0.999
 """share of a mask's pixels: untrained, many are as likely as not, and bf16 has three digits"""
+
+
+def grey_B1YX(placed: Placed) -> torch.Tensor:
+    """All of its slices, float32."""
+    return torch.from_numpy(placed.slices.image_NYX[np.arange(len(placed.slices.image_NYX))][:, None]).float()
 
 
 def trained(width: int, placed: Placed) -> UNet:
@@ -70,7 +76,7 @@ def like_predict(network: UNet, placed: Placed) -> Work:
 
     @torch.inference_mode()
     def work() -> torch.Tensor:
-        grey = torch.from_numpy(placed.slices.image_NYX[:, None].astype(np.float32))
+        grey = grey_B1YX(placed)
         return (module(grey).probability_BAYX[:, 0] > 0.5).to(torch.uint8)
 
     return work
@@ -82,7 +88,7 @@ def plain(make: Callable[[], nn.Module], placed: Placed) -> Work:
 
     @torch.inference_mode()
     def work() -> torch.Tensor:
-        grey = torch.from_numpy(placed.slices.image_NYX[:, None].astype(np.float32))
+        grey = grey_B1YX(placed)
         mean, deviation = grey.mean(dim=(1, 2, 3), keepdim=True), grey.std(dim=(1, 2, 3), keepdim=True, correction=0)
         return labels_of(logits_of(network, (grey - mean) / deviation))
 
@@ -97,7 +103,7 @@ def assert_equal(name: str, mask_NYX: torch.Tensor, wanted_NYX: torch.Tensor) ->
 def rows(width: int = 16, size: int = 192, batch: int = 16, rounds: int = 5) -> Iterator[Row]:
     """Both ways of ours beside the same peers, all measured in turn."""
     torch.set_num_threads(1)
-    placed = Placed(made_up(batch, size), CPU)
+    placed = Placed(drawn.slices(1, 1, batch, size), CPU)
     network = trained(width, placed)
     gflop = forward_gflop(network, size)
     ours = {

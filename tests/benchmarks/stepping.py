@@ -18,8 +18,9 @@ import torch
 from mtl.config import Config, Model, Train
 from mtl.loss import area_loss, joint_loss, segmentation_loss
 from mtl.network import UNet, arithmetic, resolve_precision
-from mtl.slices import Fold, Slices
+from mtl.slices import Fold
 from mtl.trainer import Trainer
+from tests.benchmarks import drawn
 from tests.benchmarks.networks import PEERS, logits_of, matrix_products, step_gflop
 from tests.benchmarks.peers import Peer, Work, compared, per_second
 from tests.benchmarks.rows import Row
@@ -32,35 +33,11 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """image_B1YX, mask_B1YX, area_BA (mm2)"""
 
 
-def made_up(count: int, size: int) -> Slices:
-    """So many slices of one patient: rings in noise, larger from level to level."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:size, :size] - size / 2
-    outer_N = np.linspace(0.15, 0.3, count)[:, None, None] * size
-    mask_NYX = (np.hypot(y, x) < outer_N) & (np.hypot(y, x) > 0.7 * outer_N)
-    image_NYX = (rng.normal(100, 20, mask_NYX.shape) + 100 * mask_NYX).astype(np.int16)
-    zero_N = np.zeros(count, int)
-    return Slices(
-        image_NYX,
-        mask_NYX.astype(np.uint8),
-        patient_N=zero_N,
-        phase_N=zero_N,
-        level_N=np.arange(count),
-        patients=("P",),
-        subjects=("P",),
-        strata=("",),
-        ed_es=((0, None),),
-        shape_TZ=((1, count),),
-        slice_spacing_mm=(8.0,),
-        pixel_spacing_mm=(1.5625, 1.5625),
-    )
-
-
 def made_trainer(width: int, size: int, batch: int) -> Trainer:
     """With its defaults, on one batch of made-up slices."""
     everyone = np.arange(batch)
     config = Config(model=Model(width=width), train=Train(batch_size=batch, augment_copies=0, device="cpu"))
-    return Trainer(config, made_up(batch, size), Fold(everyone, everyone[:0], everyone), 0, CPU)
+    return Trainer(config, drawn.slices(1, 1, batch, size), Fold(everyone, everyone[:0], everyone), 0, CPU)
 
 
 def bare(width: int, inputs: Batch) -> Work:
