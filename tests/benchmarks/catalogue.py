@@ -44,7 +44,7 @@ def trials(home: Path) -> Iterator[Row]:
     """Folds of some seconds: behind shorter ones the start of a trial's process would not be hidden."""
     path, digest = made_store(home)
     tiny = Config(digest, Model(width=2), Train(epochs=1, device="cpu", augment_copies=0))
-    yield of("trial").run(tiny, path, few=1, many=5, rounds=5)
+    yield of("trial").run(tiny, path, few=1, many=4, rounds=5)
 
 
 def makespans(_: Path) -> Iterator[Row]:
@@ -54,13 +54,13 @@ def makespans(_: Path) -> Iterator[Row]:
 
 def epochs(home: Path) -> Iterator[Row]:
     slices, fold = made_fold(home)
-    fold = replace(fold, train=fold.train[::3])
+    fold = replace(fold, train=fold.train[::4])
     for width in (8, 16):
         yield of("epoch").run(slices, fold, width, rounds=5)
 
 
 def trainers(home: Path) -> Iterator[Row]:
-    yield from of("trainer").run(*made_fold(home), width=8, rounds=9)
+    yield from of("trainer").run(*made_fold(home), width=8, rounds=8)
 
 
 def starts(home: Path) -> Iterator[Row]:
@@ -93,13 +93,13 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "start": starts,
     "launch": lambda _: iter([of("launching").run(rounds=5)]),
     "makespan": makespans,
-    "mirror": lambda _: of("mirroring").rows(200, 10, folds=5, epochs=50, sample=300, rounds=5),
+    "mirror": lambda _: of("mirroring").rows(200, 6, folds=5, epochs=50, sample=300, rounds=5),
     "driver": lambda _: iter([of("driving").run(trials=1000)]),
     "broker": lambda _: of("queueing").run(configurations=300, gpus=200),
     "submit": submits,
     "status": lambda _: of("statusing").rows(),
     "scaling": lambda _: of("scaling").rows(rounds=2),
-    "fivefolds": lambda _: of("fivefolds").rows(steps=4),
+    "fivefolds": lambda _: of("fivefolds").rows(steps=3),
 }
 
 

@@ -24,11 +24,11 @@ from tests.reporting import PAPERS, write_runs
 PATIENTS, PHASES, LEVELS = 97, 23, 12
 DIFFERENT = 24
 """volumes that are drawn; each is measured many times"""
-PART = 5
+PART = 10
 
 
 def measured_s(volumes: int) -> float:
-    """Seconds of the component and the metrics of so many volumes; reckoned from one in five, for they are the same few
+    """Seconds of the component and the metrics of so many volumes; reckoned from one in ten, for they are the same few
     again and again."""
     part, rng = -(-volumes // PART), np.random.default_rng(0)
     pairs = [(ventricle(rng, 0.5), speckled(ventricle(rng, 2.5), rng)) for _ in range(min(part, DIFFERENT))]
