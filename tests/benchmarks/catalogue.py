@@ -44,7 +44,7 @@ def trials(home: Path) -> Iterator[Row]:
     """Folds of some seconds: behind shorter ones the start of a trial's process would not be hidden."""
     path, digest = made_store(home)
     tiny = Config(digest, Model(width=2), Train(epochs=1, device="cpu", augment_copies=0))
-    yield of("trial").run(tiny, path, few=1, many=4, rounds=5)
+    yield of("trial").run(tiny, path, few=1, many=5, rounds=5)
 
 
 def makespans(_: Path) -> Iterator[Row]:
