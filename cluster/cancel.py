@@ -2,7 +2,7 @@
 
     python -m cluster.cancel RUNS     # a sweep's folder, such as runs/branch_location
 
-What was done stays; the launch command goes on from there. Exit status: 0, or 2 for bad input.
+What was done stays; the launch command goes on from there. Exit status: 0, 2 for bad input, 130 interrupted.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from cluster import driver, probe, slurm, watched
+from data_prep.ending import command
 
 
 def cancel(sweep_folder: Path) -> list[str]:
@@ -28,15 +29,12 @@ def cancel(sweep_folder: Path) -> list[str]:
     return alive
 
 
+@command("cancel", "some jobs may have ended; the same command ends the others", mistakes=(OSError, ValueError, slurm.Silent))
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.cancel", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, metavar="RUNS", help="a sweep's run folder, such as runs/branch_location")
     args = parser.parse_args(argv)
-    try:
-        ended = cancel(args.runs)
-    except (OSError, ValueError, slurm.Silent) as error:
-        print(f"cancel: {error}", file=sys.stderr)
-        return 2
+    ended = cancel(args.runs)
     print(f"{len(ended)} jobs ended{': ' + ', '.join(ended) if ended else ''}")
     return 0
 

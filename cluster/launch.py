@@ -53,6 +53,7 @@ from cluster.task import Task
 from cluster.tracking import uris
 from cluster.watcher import Watcher
 from data_prep import store as cine
+from data_prep.ending import command, interrupt
 from data_prep.files import Locked, keep_for, locked, make_private
 from mtl import data
 from mtl.config import Config, fold_dict, from_dict
@@ -64,6 +65,7 @@ ONLY_PRINTS = {"--help", "-h", "--hydra-help", "--version"}
 PRUNE, SETTINGS = "--prune", "--settings"
 """flags of ours, beside Hydra's"""
 COMPLETES = {"-sc", "--shell-completion"}
+COMPOSING = (HydraException, OmegaConfBaseException)
 
 
 @dataclass(frozen=True)
@@ -87,22 +89,24 @@ class Request:
         return self.settings.protocol.selection
 
 
+def _said(error: Exception) -> str:
+    return settings.first_line(error) if isinstance(error, COMPOSING) else str(error)
+
+
+@command(
+    "launch",
+    "the same command goes on from the last epoch",
+    mistakes=(*COMPOSING, ValueError, OSError, Locked),
+    said=_said,
+)
 def main() -> int:
-    """Compose the settings, then run; every user's mistake is one line on stderr and exit status 2."""
+    """Compose the settings, then run."""
     os.umask(0o077)  # patients' data: what we and our workers write is for the owner alone
     os.environ |= executors.ENVIRONMENT
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise: the one line is ours
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        request = compose(_words(sys.argv[1:]))
-        return run(request) if request else 0
-    except (HydraException, OmegaConfBaseException) as error:
-        return _complain(settings.first_line(error))
-    except (ValueError, OSError, Locked) as error:
-        return _complain(str(error))
-    except KeyboardInterrupt:
-        print("\nlaunch: interrupted; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+    signal.signal(signal.SIGTERM, interrupt)
+    request = compose(_words(sys.argv[1:]))
+    return run(request) if request else 0
 
 
 def _words(argv: Sequence[str]) -> list[str]:
@@ -110,15 +114,6 @@ def _words(argv: Sequence[str]) -> list[str]:
     if len(argv) == 1 and argv[0].startswith("@"):
         return [str(word) for word in json.loads(Path(argv[0][1:]).read_text(encoding="utf-8"))]
     return list(argv)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _complain(what: str) -> int:
-    print(f"launch: {what}", file=sys.stderr)
-    return 2
 
 
 def compose(argv: Sequence[str]) -> Request | None:
@@ -240,7 +235,7 @@ def _train(task: Task, proposed: Roster, watcher: Watcher) -> None:
     asha = search.Asha(ways.metric, epochs, first, ways.asha_factor) if ways.asha else None
     with places.opened(task) as room:  # the price was asked
         renewal.discard(task.configurations)
-        signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in its place, which dies with a stack trace
+        signal.signal(signal.SIGTERM, interrupt)  # Ray has put its own in its place, which dies with a stack trace
         place = room.place
         proposed.open(room.slots, again=asha is not None)
 

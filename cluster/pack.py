@@ -33,6 +33,7 @@ from pathlib import Path
 
 from cluster.staged import Staged, stage
 from cluster.tracking.folders import sweep_folders
+from data_prep.ending import command, interrupt
 from data_prep.files import atomic, make_private, partial_of, remove
 from mtl import packed
 
@@ -118,6 +119,7 @@ def write(folder: Path, path: Path) -> None:
                     shutil.copyfileobj(source, target)
 
 
+@command("pack", "nothing was written")
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     told = (__doc__ or "").split("\n\n")
@@ -131,20 +133,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="out.zip", help="the zip, which is made; never overwritten")
     parser.add_argument("--model", action="store_true", help="with the networks of each sweep's winner")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        pack(args.runs, args.out, model=args.model)
-    except (OSError, ValueError) as error:
-        print(f"pack: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\npack: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    signal.signal(signal.SIGTERM, interrupt)
+    pack(args.runs, args.out, model=args.model)
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

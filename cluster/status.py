@@ -3,7 +3,7 @@
     python -m cluster.status RUNS [--watch]     # RUNS: a sweep's folder, such as runs/branch_location
 
 Read from the run folders; where the sweep runs on Slurm one question (squeue) for all of its jobs says what waits and
-why. Exit status: 0, or 2 for bad input.
+why. Exit status: 0 (also where Ctrl-C ends --watch), 2 for bad input, 130 interrupted.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from cluster import watched as watched_jobs
 from cluster.driver import driver_of, log_of
 from cluster.slurm import Job
 from cluster.watched import Watched
+from data_prep.ending import command
 from mtl.runfolder import RunFolder, read_settings
 
 WATCH_S = 60.0
@@ -182,21 +184,17 @@ def _lines(made: Sequence[Fold]) -> list[str]:
     return [head, "-" * len(head), *lines, "", f"{len(made)} folds: {total}"]
 
 
+@command("status", "nothing was changed")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.status", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, metavar="RUNS", help="a sweep's run folder, such as runs/branch_location")
     parser.add_argument("--watch", action="store_true", help=f"again every {WATCH_S:g} s, until interrupted")
     args = parser.parse_args(argv)
-    try:
-        print(report(args.runs), flush=True)
+    print(report(args.runs), flush=True)
+    with suppress(KeyboardInterrupt):  # how one ends to watch
         while args.watch:
             time.sleep(WATCH_S)
             print(f"\n{time.strftime('%H:%M:%S')}\n{report(args.runs)}", flush=True)
-    except (OSError, ValueError) as error:
-        print(f"status: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

@@ -2,7 +2,8 @@
 
     python -m data_prep.check STORE
 
-Exit status: 0 sound, 2 damaged, of another version or missing: a line per fault on stderr.
+Exit status: 0 sound, 2 damaged, of another version or missing (a line per fault on stderr), 130
+interrupted.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import numpy as np
 import zarr
 
 from data_prep import store
+from data_prep.ending import WRONG, command
 
 PAPER = {"patients": 97, "volumes": 2191, "slices": 26664}
 """The paper's data (LVSC), for comparison."""
@@ -215,22 +217,19 @@ def _short(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@command("check", "nothing is known of the rest of the store")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.check",
         description=(__doc__ or "").split("\n")[0],
-        epilog="Exit status: 0 sound, 2 damaged, of another version or missing.",
+        epilog="Exit status: 0 sound, 2 damaged, of another version or missing, 130 interrupted.",
     )
     parser.add_argument("store", type=Path, metavar="STORE", help="the zarr store to look at; it is only read")
     path = parser.parse_args(argv).store
-    try:
-        report = check(path)
-    except (OSError, ValueError) as error:
-        print(f"check: {error}", file=sys.stderr)
-        return 2
+    report = check(path)
     if damaged := report.damaged():
         print("\n".join(f"check: {line}" for line in damaged), file=sys.stderr)
-        return 2
+        return WRONG
     print("\n".join(report.lines()))
     return 0
 

@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep import display, grid, inventory, jobs, keys, making, readers, report, store
+from data_prep.ending import command
 from data_prep.readers.found import Options
 from data_prep.study import CLASSES, Case
 
 Track = Callable[[Iterator[jobs.Outcome], int], Iterable[jobs.Outcome]]
+KEPT = "finished studies are kept: the same command goes on"
 
 
 def convert(
@@ -129,17 +131,23 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _said(error: Exception) -> str:
+    told = isinstance(error, OSError) and error.filename and error.strerror
+    return f"{error.filename}: {error.strerror}" if told else str(error)
+
+
+@command("convert", KEPT, mistakes=(OSError, ValueError, RuntimeError), said=_said)
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     begin = time.monotonic()
+    if not 0.1 <= args.spacing_mm <= 20:
+        raise ValueError(f"--spacing-mm is {args.spacing_mm}, wanted 0.1 to 20 (mm)")
+    store.check_size("--size", args.size)
+    if not args.store.resolve().name:
+        raise ValueError(f"store {args.store}: is no name for a folder of its own")
+    if not 1 <= args.workers <= 1024:
+        raise ValueError(f"--workers is {args.workers}, wanted 1 to 1024")
     try:
-        if not 0.1 <= args.spacing_mm <= 20:
-            raise ValueError(f"--spacing-mm is {args.spacing_mm}, wanted 0.1 to 20 (mm)")
-        store.check_size("--size", args.size)
-        if not args.store.resolve().name:
-            raise ValueError(f"store {args.store}: is no name for a folder of its own")
-        if not 1 <= args.workers <= 1024:
-            raise ValueError(f"--workers is {args.workers}, wanted 1 to 1024")
         summary = convert(
             args.raw,
             args.store,
@@ -153,22 +161,8 @@ def main(argv: list[str] | None = None) -> int:
             track=display.progress,
         )
     except jobs.WriteError as error:
-        print(
-            f"convert: {args.store}: {error.strerror}; nothing is half written and finished studies are kept: "
-            "the same command goes on",
-            file=sys.stderr,
-        )
-        return 2
-    except OSError as error:
-        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
-        print(f"convert: {said}", file=sys.stderr)
-        return 2
-    except (ValueError, RuntimeError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("convert: interrupted; finished studies are kept: the same command goes on", file=sys.stderr)
-        return 130
+        what = f"{error.strerror}; nothing is half written and {KEPT}"
+        raise jobs.WriteError(error.errno, what, str(args.store)) from error
     try:
         _tell(summary, args, time.monotonic() - begin)
         sys.stdout.flush()

@@ -21,6 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_ui
 from scipy.ndimage import gaussian_filter
 
 from data_prep import files
+from data_prep.ending import command
 from data_prep.readers.dicom import PHANTOM_MANUFACTURER
 from data_prep.study import BACKGROUND, LEFT_VENTRICLE, MYOCARDIUM, RIGHT_VENTRICLE
 
@@ -228,6 +229,7 @@ def make(raw: Path, patients: int, slices: int, phases: int, seed: int, archive:
             ARCHIVES[archive](folder, number, slices, phases, np.random.default_rng([seed, number]), seed)
 
 
+@command("phantom", "nothing was written")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data_prep.phantom", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("raw", type=Path, metavar="RAW", help="folder to make")
@@ -237,19 +239,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--phases", type=int, default=4, help="phases a heart beat")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    try:
-        for name in ("patients", "slices", "phases"):
-            if not 1 <= getattr(args, name) <= 9999:
-                raise ValueError(f"--{name} is {getattr(args, name)}, wanted 1 to 9999")
-        if args.seed < 0:
-            raise ValueError(f"--seed is {args.seed}, wanted 0 or more")
-        make(args.raw, args.patients, args.slices, args.phases, args.seed, args.archive)
-    except (OSError, ValueError) as error:
-        print(f"phantom: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("phantom: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    for name in ("patients", "slices", "phases"):
+        if not 1 <= getattr(args, name) <= 9999:
+            raise ValueError(f"--{name} is {getattr(args, name)}, wanted 1 to 9999")
+    if args.seed < 0:
+        raise ValueError(f"--seed is {args.seed}, wanted 0 or more")
+    make(args.raw, args.patients, args.slices, args.phases, args.seed, args.archive)
     print(f"{args.patients} made-up patients: {args.raw}")
     return 0
 

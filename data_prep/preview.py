@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep import files, store
+from data_prep.ending import command
 
 TILE = 192
 """A slice's picture has this many pixels at least along its longer side, and less than twice as many: small slices
@@ -235,16 +236,13 @@ def save(picture: Image.Image, path: Path) -> None:
         picture.save(temporary, format="PNG")
 
 
+@command("preview", "the pictures that are there are whole; the same command draws all of them")
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data_prep.preview", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("store", type=Path, metavar="STORE", help="the zarr store to draw; it is only read")
     parser.add_argument("out", type=Path, metavar="OUT", help="one page if it ends in .png; else a folder of sheets")
     args = parser.parse_args(argv)
-    try:
-        page, *sheets = preview(args.store, args.out)
-    except (OSError, ValueError) as error:
-        print(f"preview: {error}", file=sys.stderr)
-        return 2
+    page, *sheets = preview(args.store, args.out)
     beside = f"; {len(sheets)} sheets beside it, one per patient: {sheets[0].name}, ..." if sheets else ""
     print(f"{page}: one page for the whole store{beside}")
     return 0

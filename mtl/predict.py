@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from data_prep import export, files, newcases
+from data_prep.ending import command
 from mtl import deploy, metrics, packed, reliability
 from mtl.config import DEVICES
 from mtl.evaluate import BATCH, columns
@@ -230,6 +231,7 @@ def _claim(out: Path, ensemble: Ensemble) -> None:
     files.write_text(path, json.dumps(told) + "\n", private=True)
 
 
+@command("predict", "the same command goes on")
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     told = (__doc__ or "").split("\n\n")
@@ -247,15 +249,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=DEVICES, default="auto", help="auto (default): CUDA, else the CPU")
     parser.add_argument("--keep-names", action="store_true", help="cases are called like their files")
     args = parser.parse_args(argv)
-    try:
-        with packed.with_networks(args.run) as run:
-            set_aside = predict(run, args.input, args.out, args.device, keep_names=args.keep_names)
-    except (OSError, ValueError) as error:
-        print(f"predict: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\npredict: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    with packed.with_networks(args.run) as run:
+        set_aside = predict(run, args.input, args.out, args.device, keep_names=args.keep_names)
     return 3 if set_aside else 0
 
 

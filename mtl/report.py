@@ -22,6 +22,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from data_prep.ending import command
 from data_prep.files import make_private, write_text
 from mtl import figures, methods, packed, paper, results, tables
 from mtl.results import Trained
@@ -167,6 +168,7 @@ def _beside(run: Path) -> Path:
     return found[0].with_name(f"{found[0].stem}-report") if found else run / "report"
 
 
+@command("report", "the same command makes it whole")
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)  # pictures of patients: for the owner alone
     parser = argparse.ArgumentParser(prog="python -m mtl.report", description=(__doc__ or "").split("\n")[0])
@@ -175,16 +177,9 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, metavar="DIR", help="where the report goes (default: RUNS/report, out-report)"
     )
     args = parser.parse_args(argv)
-    try:
-        with ExitStack() as unpacked:
-            runs = [unpacked.enter_context(packed.opened_sweep(run)) for run in args.runs]
-            page = report(runs, args.out or _beside(args.runs[0]))
-    except (OSError, ValueError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nreport: interrupted; the same command makes it whole", file=sys.stderr)
-        return 130
+    with ExitStack() as unpacked:
+        runs = [unpacked.enter_context(packed.opened_sweep(run)) for run in args.runs]
+        page = report(runs, args.out or _beside(args.runs[0]))
     print(f"{page}: tables.md, tables.tex, methods.md and figures/ beside it")
     return 0
 

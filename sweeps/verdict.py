@@ -3,7 +3,7 @@
     python -m sweeps.verdict RUNS/SWEEP [--no-plots]     # e.g. python -m sweeps.verdict runs/branch_location
 
 writes verdict.json, verdict.md and verdict/*.png into the sweep's folder and prints the text; the same files give the
-same bytes. Exit status: 0 done, 2 bad input.
+same bytes. Exit status: 0 done, 2 bad input, 130 interrupted.
 
 verdict.json, whose numbers have six digits and whose names are those of configurations' folders:
 
@@ -51,6 +51,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.ending import command
 from data_prep.files import make_private, write_text
 from sweeps import asked, judgement, measured, verdict_text
 from sweeps.verdict_parts import Verdict
@@ -117,18 +118,14 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
+@command("verdict", "the same command makes it whole")
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     parser = argparse.ArgumentParser(prog="python -m sweeps.verdict", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("sweep", type=Path, metavar="RUNS/SWEEP", help="a sweep's folder, such as runs/branch_location")
     parser.add_argument("--no-plots", action="store_true", help="write no pictures: quicker")
     args = parser.parse_args(argv)
-    try:
-        told = write(args.sweep, plots=not args.no_plots)
-    except (OSError, ValueError) as error:
-        print(f"verdict: {error}", file=sys.stderr)
-        return 2
-    print(told.text)
+    print(write(args.sweep, plots=not args.no_plots).text)
     return 0
 
 

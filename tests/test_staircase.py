@@ -42,11 +42,11 @@ def test_heavy_libraries_stay_in_their_home(path: Path) -> None:
         assert any(place.startswith(home) for home in HOMES[name]), f"{name} in {place}"
 
 
-def test_mtl_takes_only_the_store_and_whole_files_from_data_prep() -> None:
+def test_mtl_takes_only_the_store_whole_files_and_how_a_command_ends_from_data_prep() -> None:
     for path in (ROOT / "mtl").rglob("*.py"):
         taken = {".".join(name.split(".")[:2]) for name in imported(path) if name.startswith("data_prep.")}
         of_new_cases = {"data_prep.newcases", "data_prep.export"} if path.name == "predict.py" else set()
-        assert taken <= {"data_prep.store", "data_prep.files", *of_new_cases}, path
+        assert taken <= {"data_prep.store", "data_prep.files", "data_prep.ending", *of_new_cases}, path
 
 
 def test_the_parts_that_drivers_read_import_no_torch() -> None:

@@ -17,6 +17,7 @@ from cluster import settings, slurm
 from cluster.sites import draft, offers
 from cluster.sites.draft import Entry
 from cluster.sites.offers import Association
+from data_prep.ending import command
 from data_prep.files import write_text
 
 LAUNCH = "python cluster/launch.py sweep=branch_location data.store=STORE site="
@@ -67,23 +68,21 @@ def told(path: Path, made: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
+def _said(error: Exception) -> str:
+    return f"{error}; try again when Slurm answers" if isinstance(error, slurm.Silent) else str(error)
+
+
+@command("sites", "nothing was written", mistakes=(OSError, ValueError, slurm.Silent), said=_said)
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.sites", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", metavar="new")
-    command = commands.add_parser("new", help="write a site file for the Slurm of this machine")
-    command.add_argument("file", type=Path, nargs="?", default=Path("my-site.yaml"), metavar="FILE")
+    of_new = commands.add_parser("new", help="write a site file for the Slurm of this machine")
+    of_new.add_argument("file", type=Path, nargs="?", default=Path("my-site.yaml"), metavar="FILE")
     args = parser.parse_args(argv)
     if not args.command:
         parser.print_help(sys.stderr)
         return 2
-    try:
-        print(told(args.file, new(args.file)))
-    except slurm.Silent as error:
-        print(f"sites: {error}; try again when Slurm answers", file=sys.stderr)
-        return 2
-    except (OSError, ValueError) as error:
-        print(f"sites: {error}", file=sys.stderr)
-        return 2
+    print(told(args.file, new(args.file)))
     return 0
 
 

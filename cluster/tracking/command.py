@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cluster.tracking import uris
 from cluster.tracking.folders import processes, sweep_folder, sweep_folders
+from data_prep.ending import command, interrupt
 from data_prep.files import Locked
 from mtl import packed
 
@@ -53,6 +54,11 @@ def serve(runs: Path, to: str | None, port: int | None) -> None:
     ui.serve(runs, to, port)
 
 
+def _said(error: Exception) -> str:
+    return uris.without_password(str(error))
+
+
+@command("tracking", "the same command goes on", mistakes=(OSError, ValueError, Locked), said=_said)
 def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     os.environ |= uris.ENVIRONMENT
@@ -68,25 +74,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to", metavar="URI", help="MLflow's store or server")
     parser.add_argument("--port", type=int, metavar="N", help="serve: the UI's port (default: 5000, or the next free)")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with packed.opened(args.runs) as runs:
-            of_zip = packed.zip_in(args.runs)
-            to = args.to or (uris.default(of_zip[0].parent) if of_zip else None)  # what is unpacked goes again
-            if args.what == "mirror":
-                mirror(runs, to)
-            elif args.what == "serve":
-                serve(runs, to, args.port)
-            else:
-                models(runs, to)
-    except (OSError, ValueError, Locked) as error:
-        print(f"tracking: {uris.without_password(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ntracking: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    signal.signal(signal.SIGTERM, interrupt)
+    with packed.opened(args.runs) as runs:
+        of_zip = packed.zip_in(args.runs)
+        to = args.to or (uris.default(of_zip[0].parent) if of_zip else None)  # what is unpacked goes again
+        if args.what == "mirror":
+            mirror(runs, to)
+        elif args.what == "serve":
+            serve(runs, to, args.port)
+        else:
+            models(runs, to)
     return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
