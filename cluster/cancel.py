@@ -29,7 +29,9 @@ def cancel(sweep_folder: Path) -> list[str]:
     return alive
 
 
-@command("cancel", "some jobs may have ended; the same command ends the others", mistakes=(OSError, ValueError, slurm.Silent))
+@command(
+    "cancel", "some jobs may have ended; the same command ends the others", mistakes=(OSError, ValueError, slurm.Silent)
+)
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.cancel", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("runs", type=Path, metavar="RUNS", help="a sweep's run folder, such as runs/branch_location")

@@ -132,8 +132,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _said(error: Exception) -> str:
-    told = isinstance(error, OSError) and error.filename and error.strerror
-    return f"{error.filename}: {error.strerror}" if told else str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 @command("convert", KEPT, mistakes=(OSError, ValueError, RuntimeError), said=_said)

@@ -14,7 +14,6 @@ import argparse
 import gc
 import os
 import signal
-import sys
 from pathlib import Path
 
 from cluster.tracking import uris
