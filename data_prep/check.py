@@ -2,8 +2,8 @@
 
     python -m data_prep.check STORE
 
-Exit status: 0 sound, 2 damaged, of another version or missing (a line per fault on stderr), 130
-interrupted.
+Exit status: 0 sound, 2 damaged, of another version or missing (a line per fault on stderr),
+130 interrupted.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep import display, grid, inventory, jobs, keys, making, readers, report, store
-from data_prep.ending import command
+from data_prep.ending import WRONG, command
 from data_prep.readers.found import Options
 from data_prep.study import CLASSES, Case
 
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if summary.complete:
         return 0
-    return 2 if args.strict else 3
+    return WRONG if args.strict else 3
 
 
 def _tell(summary: report.Summary, args: argparse.Namespace, seconds: float) -> None:

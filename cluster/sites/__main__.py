@@ -17,7 +17,7 @@ from cluster import settings, slurm
 from cluster.sites import draft, offers
 from cluster.sites.draft import Entry
 from cluster.sites.offers import Association
-from data_prep.ending import command
+from data_prep.ending import WRONG, command
 from data_prep.files import write_text
 
 LAUNCH = "python cluster/launch.py sweep=branch_location data.store=STORE site="
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.command:
         parser.print_help(sys.stderr)
-        return 2
+        return WRONG
     print(told(args.file, new(args.file)))
     return 0
 
