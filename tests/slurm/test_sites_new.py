@@ -13,6 +13,7 @@ from cluster.site import Site
 from tests.slurm.testbed import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
+SACCTMGR = ["sacctmgr", "--immediate"]
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def accounts(cluster: Cluster) -> Iterator[None]:
     """A second account of this user's, with a qos of its own, while the test lasts."""
 
     def change(*words: str) -> None:
-        cluster.run_client(["sacctmgr", "--immediate", *words])
+        cluster.run_client([*SACCTMGR, *words])
 
     change("add", "account", "heart")
     change("add", "qos", "slow")
@@ -29,7 +30,8 @@ def accounts(cluster: Cluster) -> Iterator[None]:
     change("modify", "user", "root", "set", "defaultaccount=heart")
     yield
     change("modify", "user", "root", "set", "defaultaccount=root")
-    change("delete", "user", "root", "account=heart")
+    # Refused while the account has a job; that the last one ended, the accounting hears later than the queue.
+    cluster.wait_until(lambda: cluster.run_client([*SACCTMGR, "delete", "user", "root", "account=heart"]), 60)
     change("delete", "account", "heart")
     change("delete", "qos", "slow")
 
@@ -95,7 +97,7 @@ def test_the_drivers_job_runs(cluster: Cluster, tmp_path: Path) -> None:
     cluster.wait_until(lambda: cluster.job(job)["JobState"] == "COMPLETED", 60)
 
 
-@pytest.mark.usefixtures("restored", "accounts")
+@pytest.mark.usefixtures("accounts", "restored")  # in this order: what is left of the jobs ends before the account
 def test_a_default_account_with_its_qos_is_named_and_taken(cluster: Cluster, tmp_path: Path) -> None:
     text, made = written(cluster, tmp_path)
     assert (made["account"], made["qos"]) == ("heart", "slow")
