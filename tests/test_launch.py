@@ -33,7 +33,6 @@ TINY = (
     "train.folds=3",
     "train.batch_size=8",
 )
-THREE = "question: Which of three?\nspace:\n  model.branch: [up3, none, up1]\n"
 BRANCHES = ["bottleneck", "up1", "up2", "up3", "up4", "none"]
 TIMES = {"time_utc", "seconds", "slices_per_s"}
 
@@ -73,15 +72,68 @@ def numbers(runs: Path) -> dict[str, object]:
     }
 
 
+def epochs_so_far(runs: Path) -> int:
+    return sum(len(fold.epochs()) for fold in folds(runs).values())
+
+
+def wait_for_epochs(runs: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while epochs_so_far(runs) < count:
+        assert process.poll() is None, "ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    pairs = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pairs.append((int(entry.read_text().rpartition(")")[2].split()[1]), int(entry.parent.name)))
+    found = [pid]
+    for parent in found:
+        found += [child for above, child in pairs if above == parent]
+    return found
+
+
+@contextmanager
+def disturbed(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """A launch in a session of its own, once it has an epoch more than there were."""
+    runs = home / "runs"
+    before = epochs_so_far(runs)
+    process = subprocess.Popen(
+        command("train.epochs=2"),
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's & ignores it
+    )
+    try:
+        wait_for_epochs(runs, before + 1, process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ends_as_asked(process: subprocess.Popen[str], ask: Callable[[], None]) -> None:
+    """It says how to go on, with exit status 130, and leaves no process."""
+    children = descendants(process.pid)
+    assert len(children) > 3
+    ask()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().endswith("interrupted; the same command goes on from the last epoch")
+    deadline = time.monotonic() + 30
+    while (left := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def other_mirror(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """For other runs folders than `finished` has: MLflow takes three seconds to make a database."""
-    return f"tracking.uri=sqlite:///{tmp_path_factory.mktemp('mirror')}/mlflow.db"
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +144,54 @@ def here() -> Iterator[Launch]:
 
 
 @pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For other runs folders than the one in `home`, which `finished` is held to."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(home: Path, elsewhere: Path, here: Launch) -> Path:
+    """The runs of a sweep of two epochs that nobody disturbed."""
+    runs = elsewhere / "undisturbed"
+    assert here(home, "train.epochs=2", f"runs={runs}").returncode == 0
+    return runs
+
+
+@pytest.fixture(scope="module")
+def other_mirror(undisturbed: Path) -> str:
+    """For runs of few folds: MLflow takes three seconds to make a database."""
+    return f"tracking.uri=sqlite:///{undisturbed}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
 def finished(home: Path) -> subprocess.CompletedProcess[str]:
-    """An undisturbed sweep of two epochs in `home`."""
+    """The same sweep in `home`, by the command, which was ended four times before it was let run to its end.
+
+    By Ctrl-C, which all of a terminal's processes get; SIGTERM; kill -9 of the launcher alone; of all it started.
+    """
+    with disturbed(home) as process:
+        ends_as_asked(process, lambda: os.killpg(process.pid, signal.SIGINT))
+    with disturbed(home) as process:
+        ends_as_asked(process, lambda: process.send_signal(signal.SIGTERM))
+    with disturbed(home) as process:
+        process.kill()
+        process.wait()
+    with disturbed(home) as process:
+        for pid in descendants(process.pid):
+            os.kill(pid, signal.SIGKILL)
+        process.wait()
+    assert sum(fold.outcome() == "DONE" for fold in folds(home / "runs").values()) < 18
     return launch(home, "train.epochs=2")
 
 
+@pytest.mark.timeout(600)  # five launches
 def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
     finished: subprocess.CompletedProcess[str], home: Path
 ) -> None:
     assert finished.returncode == 0, finished.stderr
     lines = finished.stdout.splitlines()
     assert lines[0] == "profile demo (no data.store given): made-up patients"
-    assert re.search(r"will take about [\d.]+ hours .* 18 folds to train", finished.stdout)
+    assert re.search(r"will take about [\d.]+ hours .* \d+ folds to train", finished.stdout)
     assert re.search(r"\d+ of 36 epochs, \d+ of 18 folds ended", finished.stdout)
     table = [line.split()[0] for line in lines if re.search(r"\+- .* done$", line)]
     assert table == BRANCHES
@@ -115,6 +203,14 @@ def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
     )
     assert re.search(r"mlflow ui --backend-store-uri sqlite:///+\S+/runs/mlflow\.db$", finished.stdout, re.MULTILINE)
     assert "Traceback" not in finished.stdout + finished.stderr
+
+
+@pytest.mark.usefixtures("finished")
+def test_however_it_was_ended_and_started_again_it_ends_with_the_numbers_of_an_undisturbed_one(
+    home: Path, undisturbed: Path
+) -> None:
+    assert numbers(home / "runs") == numbers(undisturbed)
+    assert results(home / "runs" / "branch_location") == results(undisturbed / "branch_location")
 
 
 @pytest.mark.usefixtures("finished")
@@ -192,106 +288,18 @@ def test_the_same_command_again_trains_nothing_and_prints_the_same_table(
     assert "this sweep will take" not in again.stdout
 
 
-def epochs_so_far(runs: Path) -> int:
-    return sum(len(fold.epochs()) for fold in folds(runs).values())
-
-
-def wait_for_epochs(runs: Path, count: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while epochs_so_far(runs) < count:
-        assert process.poll() is None, "ended before it could be disturbed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def descendants(pid: int) -> list[int]:
-    pairs = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            pairs.append((int(entry.read_text().rpartition(")")[2].split()[1]), int(entry.parent.name)))
-    found = [pid]
-    for parent in found:
-        found += [child for above, child in pairs if above == parent]
-    return found
-
-
-@contextmanager
-def disturbed(home: Path, *extra: str) -> Iterator[subprocess.Popen[str]]:
-    """A launch in a session of its own, once it has an epoch more than there were."""
-    runs = home / "runs-disturbed"
-    before = epochs_so_far(runs)
-    process = subprocess.Popen(
-        command("sweep=three.yaml", "train.epochs=2", f"runs={runs.name}", *extra),
-        cwd=home,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's & ignores it
-    )
-    try:
-        wait_for_epochs(runs, before + 1, process)
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.timeout(600)  # five launches
-def test_however_it_is_ended_and_started_again_it_ends_with_the_same_numbers(
-    finished: subprocess.CompletedProcess[str], home: Path, other_mirror: str
-) -> None:
-    """Ctrl-C, which all of a terminal's processes get; SIGTERM; kill -9 of the launcher alone; of all it started."""
-    assert finished.returncode == 0
-    (home / "three.yaml").write_text(THREE)
-    runs = home / "runs-disturbed"
-    with disturbed(home, other_mirror) as process:
-        ends_as_asked(process, lambda: os.killpg(process.pid, signal.SIGINT))
-    with disturbed(home, other_mirror) as process:
-        ends_as_asked(process, lambda: process.send_signal(signal.SIGTERM))
-    with disturbed(home, other_mirror) as process:
-        process.kill()
-        process.wait()
-    with disturbed(home, other_mirror) as process:
-        for pid in descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
-        process.wait()
-    assert sum(fold.outcome() == "DONE" for fold in folds(runs).values()) < 9
-    resumed = launch(home, "sweep=three.yaml", "train.epochs=2", f"runs={runs.name}", other_mirror)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = numbers(home / "runs")
-    assert numbers(runs) == {name: whole[name] for name in folds(runs)}
-    assert len(folds(runs)) == 9
-    rows, wanted = (results(folder) for folder in (runs / "three", home / "runs" / "branch_location"))
-    assert rows == {name: wanted[name] for name in rows}
-
-
-def ends_as_asked(process: subprocess.Popen[str], ask: Callable[[], None]) -> None:
-    """It says how to go on, with exit status 130, and leaves no process."""
-    children = descendants(process.pid)
-    assert len(children) > 3
-    ask()
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.strip().endswith("interrupted; the same command goes on from the last epoch")
-    deadline = time.monotonic() + 30
-    while (left := [pid for pid in children if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []
-
-
 @pytest.mark.usefixtures("finished")
 def test_a_failed_fold_is_said_and_tried_again_and_the_papers_selection_is_labelled(
-    home: Path, other_mirror: str, here: Launch
+    home: Path, elsewhere: Path, other_mirror: str, here: Launch
 ) -> None:
-    extra = ("train.epochs=1", "model.branch=up3", "protocol.selection=test", "runs=runs-failing", other_mirror)
+    extra = ("train.epochs=1", "model.branch=up3", "protocol.selection=test", f"runs={elsewhere}/failing", other_mirror)
     name = next(p.name for p in (home / "runs" / "branch_location").glob("branch-up3-*"))
     done = here(home, *extra)
     assert done.returncode == 0
     assert "On made-up patients, trained briefly, best epoch chosen on the test fold as in the paper:" in done.stdout
     assert "best Dice on the test folds" in done.stdout
     assert "on the test fold, selected on it as in the paper" in done.stdout
-    (configuration,) = (home / "runs-failing" / "branch_location").glob("branch-up3-*")
+    (configuration,) = (elsewhere / "failing" / "branch_location").glob("branch-up3-*")
     assert configuration.name != name  # other epochs, other folder
     fold = RunFolder(configuration / "fold_1")
     (fold.path / "DONE").unlink()
@@ -317,12 +325,15 @@ def test_a_sweep_that_another_launcher_writes_is_left_alone(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("finished")
-def test_a_tracking_server_that_is_not_there_is_one_line_before_anything_is_trained(home: Path) -> None:
-    refused = launch(home, "train.epochs=1", "model.branch=up1", "runs=runs-down", "tracking.uri=http://127.0.0.1:9")
+def test_a_tracking_server_that_is_not_there_is_one_line_before_anything_is_trained(
+    home: Path, elsewhere: Path
+) -> None:
+    runs = elsewhere / "down"
+    refused = launch(home, "train.epochs=1", "model.branch=up1", f"runs={runs}", "tracking.uri=http://127.0.0.1:9")
     assert refused.returncode == 2
     assert refused.stderr.startswith("launch: tracking.uri http://127.0.0.1:9: no MLflow server answers there")
     assert refused.stderr.count("\n") == 1
-    assert folds(home / "runs-down") == {}
+    assert folds(runs) == {}
 
 
 @pytest.mark.usefixtures("finished")
