@@ -19,8 +19,8 @@ import pytest
 import torch
 import zarr
 
-from data_prep import convert, files, store
-from mtl import checkpoint, data, evaluate, network, train
+from data_prep import files
+from mtl import checkpoint, evaluate, network, train
 from mtl.config import Config, Model, Optim, Protocol, Train, Weighting
 from mtl.placed import Placed
 from mtl.runfolder import RunFolder
@@ -344,12 +344,11 @@ def test_areas_are_reported_in_mm2_whatever_the_scale(slices: Slices, config: Co
         assert trainer.step(image, mask, area_mm2)[2] == pytest.approx(expected, rel=1e-4)
 
 
-def test_it_learns(raw: Path, tmp_path: Path) -> None:
-    convert.convert(raw, tmp_path / "s.zarr", spacing_mm=3.125, size=96)
-    opened = store.open(tmp_path / "s.zarr")
-    settings = Config(opened.digest, Model(width=8), Train(epochs=12, batch_size=2, device="cpu"), Optim(lr=0.005))
+def test_it_learns(slices: Slices, config: Config, tmp_path: Path) -> None:
+    small = Train(epochs=12, batch_size=2, device="cpu")
+    settings = dataclasses.replace(config, model=Model(width=8), train=small, optim=Optim(lr=0.005))
     folder = RunFolder(tmp_path / "run")
-    train.train(settings, data.load(opened.path, opened.digest), 0, folder)
+    train.train(settings, slices, 0, folder)
     first, last = folder.epochs()[0], folder.epochs()[-1]
     assert last["loss_seg_train"] < 0.5 * first["loss_seg_train"]
     assert max(record["dice_val"] for record in folder.epochs()) > 0.5
