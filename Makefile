@@ -21,7 +21,7 @@ sweep: setup ## the main job on this machine; make sweep ARGS="train.epochs=2" h
 	$(RUN) cluster/launch.py sweep=branch_location $(ARGS)
 
 test: setup ## all tests (no Slurm, database server or browser)
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## the tests on a real Slurm cluster that they bring up (root, Linux, Debian's Slurm)
 	$(RUN) -m pytest tests/slurm $(ARGS)

@@ -11,6 +11,27 @@ from mtl.config import Config, Model, Train
 from mtl.slices import Slices
 
 
+LONG = (
+    *("test_launch.py", "test_shipped_sweeps.py", "test_train.py", "test_benchmarks.py", "test_search.py"),
+    *("test_reliability.py", "test_privacy.py", "test_tracking_server.py", "test_regret.py", "test_report.py"),
+)
+"""The files that take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In one process the fast files come first. Of two processes one begins with the longest, so that short ones are
+    left to share when the end is near."""
+    long_first = "PYTEST_XDIST_WORKER" in os.environ
+
+    def place(item: pytest.Item) -> int:
+        if item.path.name not in LONG:
+            return 0
+        number = LONG.index(item.path.name)
+        return number - len(LONG) if long_first else len(LONG) - number
+
+    items.sort(key=place)
+
+
 def pytest_configure() -> None:
     """A thread each: the tests run in two processes, and start others. Before anything imports torch."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from tests.conftest import LONG
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -47,6 +49,10 @@ def test_every_package_folder_is_installed() -> None:
     floors = ("cluster", "mtl", "sweeps", "data_prep")
     found = {str(p.parent.relative_to(ROOT)).replace("/", ".") for f in floors for p in (ROOT / f).rglob("__init__.py")}
     assert set(packages) == found
+
+
+def test_the_files_that_take_longest_are_called_as_the_tests_order_has_them() -> None:
+    assert {*LONG} <= {path.name for path in (ROOT / "tests").glob("test_*.py")}
 
 
 def test_no_tracked_file_names_a_machine() -> None:
