@@ -10,7 +10,6 @@ from mtl import data
 from mtl.config import Config, Model, Train
 from mtl.slices import Slices
 
-
 LONG = (
     *("test_launch.py", "test_shipped_sweeps.py", "test_train.py", "test_benchmarks.py", "test_search.py"),
     *("test_reliability.py", "test_privacy.py", "test_tracking_server.py", "test_regret.py", "test_report.py"),
