@@ -158,6 +158,7 @@ def searched(
     return source.configurations
 
 
+@pytest.mark.timeout(600)  # a busy machine starts many workers slowly
 def test_asha_stops_a_configuration_whole_and_its_running_folds_within_an_epoch(scratch: Path, tmp_path: Path) -> None:
     epoch_s = 0.3
 
