@@ -21,6 +21,7 @@ from data_prep.files import locked
 from mtl.runfolder import RunFolder
 from tests.one_ray import Launch, launches
 
+pytestmark = pytest.mark.timeout(600)  # whichever test is the first waits for five launches
 ROOT = Path(__file__).resolve().parent.parent
 TINY = (
     "sweep=branch_location",
@@ -153,7 +154,9 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(home: Path, elsewhere: Path, here: Launch) -> Path:
     """The runs of a sweep of two epochs that nobody disturbed."""
     runs = elsewhere / "undisturbed"
-    assert here(home, "train.epochs=2", f"runs={runs}").returncode == 0
+    done = here(home, "train.epochs=2", f"runs={runs}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"will take about [\d.]+ hours .* 18 folds to train", done.stdout)
     return runs
 
 
@@ -184,7 +187,6 @@ def finished(home: Path) -> subprocess.CompletedProcess[str]:
     return launch(home, "train.epochs=2")
 
 
-@pytest.mark.timeout(600)  # five launches
 def test_it_prints_profile_price_progress_table_answer_and_where_to_look(
     finished: subprocess.CompletedProcess[str], home: Path
 ) -> None:
